@@ -1,0 +1,1 @@
+"""The engine: ledger, probe, worktrees, lifecycle and orchestrator. Knows no screen."""

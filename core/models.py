@@ -1,0 +1,302 @@
+"""The nouns: frozen values that cross threads and processes.
+
+Nothing here reads a clock, a file or the kernel; a `Snapshot` is equal by value,
+so an idle fleet is seen to be idle by comparing two of them.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FeatureStatus(StrEnum):
+    PENDING = "PENDING"
+    IN_PROGRESS = "IN_PROGRESS"
+    DONE = "DONE"
+    BLOCKED = "BLOCKED"
+
+
+class AgentState(StrEnum):
+    STARTING = "STARTING"
+    ACTIVE = "ACTIVE"
+    STOPPING = "STOPPING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CRASHED = "CRASHED"
+    KILLED = "KILLED"
+
+
+LIVE_STATES = frozenset({AgentState.STARTING, AgentState.ACTIVE, AgentState.STOPPING})
+"""States of `agent_heartbeats`; every other state is final and lives in `agent_history`."""
+
+
+class Role(StrEnum):
+    """Which of an agent's two servers a port is for."""
+
+    API = "api"
+    WEB = "web"
+
+
+class LeaseState(StrEnum):
+    LEASED = "leased"
+    RELEASING = "releasing"
+    """Given back, but something still listens or its holder still lives."""
+    COOLING = "cooling"
+    """Seen free; rests before it is leased again."""
+    QUARANTINED = "quarantined"
+    """Kept out because a program that holds no lease of ours listens on it."""
+
+
+class Listener(StrEnum):
+    """Who listens on an agent's port."""
+
+    OWN = "own"
+    NONE = "none"
+    FOREIGN = "foreign"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end - 1}"
+
+    def __contains__(self, port: int) -> bool:
+        return self.start <= port < self.end
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class PortPair:
+    api_port: int
+    web_port: int
+    epoch: int
+    """Grows with every grant on this host; a write with an older one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for a pair: one agent of one project, or a program outside (`project` empty)."""
+
+    name: str
+    """Agent id, or the name an external holder chose."""
+    project: str = ""
+    """Absolute path of the project; with `name` the identity of the holder on this host."""
+    pid: int | None = None
+    """Process whose life bounds the lease, as soon as it is known."""
+    pid_start: int | None = None
+    """Start time of `pid` in clock ticks since boot, field 22 of /proc/PID/stat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One row of the ledger, as read."""
+
+    port: int
+    role: Role
+    state: LeaseState
+    holder: str
+    """Agent id or external holder; empty for a cooling or quarantined port."""
+    project: str
+    pid: int | None
+    epoch: int
+    leased_at: float | None
+    """Seconds since the Unix epoch, like every time in this module."""
+    changed_at: float
+    due_at: float | None = None
+    """When the state ends by itself: cool-down over, next probe of a quarantined port, or TTL."""
+    listener_pid: int | None = None
+    """Who listens, when the kernel tells us."""
+    listener: str = ""
+    """Its command, or "another user"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """The counts of one pool; leased + cooling + quarantined + available = usable."""
+
+    role: Role
+    ranges: tuple[PortRange, ...]
+    total: int
+    """Ports in the ranges, those never leased included."""
+    usable: int
+    """`total` less the deny list, the panel's own port and reserved ones."""
+    leased: int
+    """Leased or releasing."""
+    cooling: int
+    quarantined: int
+    available: int
+
+    @property
+    def capacity_percent(self) -> int:
+        """How much of the pool cannot be granted at once, 0 to 100."""
+        return 100 if not self.usable else round(100 * (1 - self.available / self.usable))
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatus:
+    host_id: str
+    pools: tuple[PoolStatus, ...]
+    port_allocation_failures: int
+    """Refused leases since the ledger exists."""
+    consecutive_failures: int
+    """Refused leases since the last granted one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One unit of work in the backlog."""
+
+    id: int
+    name: str
+    description: str = ""
+    steps: tuple[str, ...] = ()
+    category: str = ""
+    status: FeatureStatus = FeatureStatus.PENDING
+    priority: int = 0
+    """Higher is claimed first; equal ones by id."""
+    attempts: int = 0
+    """Failed attempts that were the agent's own fault."""
+    enabled: bool = True
+    depends_on: tuple[int, ...] = ()
+    branch_name: str = ""
+    last_error: str = ""
+    next_attempt_at: float | None = None
+    """Not claimed before this time."""
+    review_status: str = ""
+    """`READY_FOR_VERIFICATION` while a finished branch waits to be merged, `VERIFIED` after."""
+    agent_id: str = ""
+    """The agent that works on it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One attempt at one feature, with what the kernel says about it."""
+
+    agent_id: str
+    state: AgentState
+    feature_id: int
+    feature: str
+    backend: str
+    worktree_path: str = ""
+    """Empty until made, and again once removed."""
+    branch: str = ""
+    pid: int | None = None
+    """The worker; None before it runs and after it has ended."""
+    pid_start: int | None = None
+    api_port: int | None = None
+    """None once the pair is released."""
+    web_port: int | None = None
+    api_listener: Listener = Listener.NONE
+    web_listener: Listener = Listener.NONE
+    cpu_percent: float = 0.0
+    """Of one core, the whole tree."""
+    memory_bytes: int = 0
+    """Resident, the whole tree."""
+    processes: int = 0
+    """In the tree, the worker included."""
+    dirty_files: int = 0
+    """Uncommitted files in the worktree."""
+    started_at: float = 0.0
+    ended_at: float | None = None
+    last_ping: float | None = None
+    """The worker's last heartbeat."""
+    exit_code: int | None = None
+    """The backend's; negative for the signal that ended it."""
+    reason: str = ""
+    """Why it is in this state, for the human: "killed by signal 9 after 4m12s"."""
+    last_line: str = ""
+    """The last line it printed, sanitised and clipped; while starting, the step under way."""
+    log_path: str = ""
+    problem: str = ""
+    """What is wrong with it now, for the human; empty when all is well."""
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence for the human."""
+
+    id: int
+    """Grows by one; a front end remembers the last it has shown."""
+    at: float
+    severity: Severity
+    subject: str
+    """What it is about: an agent id, "port 5004", "pool api", "feature 7"; may be empty."""
+    text: str
+    """Cause, and remedy where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCounts:
+    total: int = 0
+    done: int = 0
+    in_progress: int = 0
+    pending: int = 0
+    """Waiting, for whatever reason."""
+    blocked: int = 0
+    ready_to_merge: int = 0
+    """Done on their branch, not yet in base; counted in `done` too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is true after one tick, for every front end alike."""
+
+    taken_at: float = field(compare=False)
+    project: str
+    """The folder's name, for titles."""
+    project_dir: str
+    base: str
+    base_commit: str
+    """Abbreviated."""
+    parallel: int
+    """Agents that run without being asked for one by one."""
+    paused: bool = False
+    finished: bool = False
+    """Nothing runs and nothing is left that could."""
+    features: FeatureCounts = FeatureCounts()
+    backlog: tuple[Feature, ...] = ()
+    """By claim order: priority, then id."""
+    agents: tuple[Agent, ...] = ()
+    """Live ones by start, then the most recently ended first, at most 500 of these."""
+    pools: tuple[PoolStatus, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    """Every row of the host's ledger, by port."""
+    notices: tuple[Notice, ...] = ()
+    """The latest 200, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run did; spawned = completed + failed + crashed + killed + still live."""
+
+    features_total: int
+    features_done: int
+    features_blocked: int
+    features_pending: int
+    spawned: int
+    completed: int
+    failed: int
+    crashed: int
+    killed: int
+    leases_granted: int
+    leases_released: int
+    eaddrinuse: int
+    """Log lines of agents that kept to their pair and still met EADDRINUSE."""
+    notices: tuple[Notice, ...]
+    seconds: float

@@ -1,0 +1,435 @@
+"""One frozen `Settings`, read once, from the strongest source that names a value.
+
+Command line > environment > the project's `autocoder.toml` > the user's
+`config.toml` > default. A value that cannot be read stops the start and names
+the option, variable or file: nothing falls back silently.
+"""
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import platformdirs
+
+from autocoder.core.errors import UsageError
+from autocoder.core.models import PortRange
+
+PROJECT_FILE = "autocoder.toml"
+LOWEST_PORT, HIGHEST_PORT = 1024, 65535
+"""Ports a user's program may bind and browsers and tools accept as a number."""
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    env: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A documented field; `env` only where the variable is not `AUTOCODER_<PATH_OF_THE_FIELD>`."""
+    metadata = {"doc": doc, "env": env, "low": low, "high": high, "choices": choices}
+    if isinstance(default, Mapping):
+        frozen = types.MappingProxyType(dict(default))
+        return field(default_factory=lambda: frozen, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class PortSettings:
+    api: tuple[PortRange, ...] = option(
+        (PortRange(5000, 5100),), "ranges of the api pool, end exclusive"
+    )
+    web: tuple[PortRange, ...] = option(
+        (PortRange(5173, 5273),), "ranges of the web pool, end exclusive"
+    )
+    mode: str = option(
+        "pool", "pool: lowest free port of the ranges; os: the kernel picks", choices=("pool", "os")
+    )
+    auto_expand: bool = option(True, "grow a pool by itself when 90 % of it is used")
+    max_ports: int = option(1000, "no pool grows beyond this many ports", low=1, high=64000)
+    cooldown_s: float = option(
+        30.0,
+        "how long a released port rests while others are free",
+        env="AUTOCODER_PORT_COOLDOWN_S",
+        low=0,
+        high=3600,
+    )
+    skip_check: bool = option(
+        False, "grant ports without asking the kernel first", env="AUTOCODER_SKIP_PORT_CHECK"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySettings:
+    commands: tuple[str, ...] = option((), "commands that must pass before a branch is merged")
+    timeout_s: float = option(900.0, "limit for all of them together", low=1, high=86400)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    agent_minutes: float = option(
+        120.0, "an agent is stopped after this long", low=0.01, high=10080
+    )
+    idle_minutes: float = option(
+        15.0, "an agent is stopped after this long without output", low=0.01, high=10080
+    )
+    attempts: int = option(10, "failed attempts before a feature is blocked", low=1, high=1000)
+    retry_s: float = option(
+        10.0, "wait after the first failed attempt; doubles up to 600 s", low=0, high=600
+    )
+    log_mib: int = option(50, "an agent's log is rotated beyond this size", low=1, high=100000)
+    min_free_mib: int = option(
+        500, "no agent starts with less free disk or memory", low=0, high=10_000_000
+    )
+    stop_grace_s: float = option(
+        5.0, "how long a stopped agent may take before it is killed", low=0, high=600
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSettings:
+    # `pass` is a keyword, hence the underscore; the file says `pass`.
+    pass_: tuple[str, ...] = option((), "variables handed to agents although dropped by default")
+    drop: tuple[str, ...] = option((), "further variables withheld from agents")
+
+
+@dataclass(frozen=True, slots=True)
+class UiSettings:
+    port: int = option(
+        8888, "port of the panel's own server", env="AUTOCODER_UI_PORT", low=1024, high=65535
+    )
+    host: str = option("127.0.0.1", "address of the panel's own server", env="AUTOCODER_UI_HOST")
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedSettings:
+    step_s: float = option(0.5, "pause between the steps of a scripted agent", low=0, high=3600)
+    misbehave: bool = option(False, "let the features marked so misbehave on their first attempt")
+
+
+@dataclass(frozen=True, slots=True)
+class CommandBackend:
+    """A program that can be an agent."""
+
+    command: tuple[str, ...] = option((), "argument list with {placeholders}")
+    parser: str = option(
+        "text", "how its output is read", choices=("text", "claude", "codex", "opencode", "gemini")
+    )
+
+
+BACKENDS = ("scripted", "claude", "codex", "opencode", "gemini", "aider", "mini-swe-agent")
+PRESETS = ("quality", "balanced", "economy", "cheap", "experimental")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    parallel: int = option(3, "agents that run at once", low=0, high=1000)
+    backend: str = option("scripted", "the program that works on features")
+    preset: str = option("balanced", "how much is spent on a feature", choices=PRESETS)
+    model: str = option("", "model the backend uses; empty: the preset's")
+    base: str = option("", "branch that features start from and merge into; empty: the current one")
+    merge: str = option(
+        "auto", "merge finished branches by itself or on request", choices=("auto", "manual")
+    )
+    fence: str = option(
+        "neighbours",
+        "which ports an agent is kept from binding",
+        choices=("off", "neighbours", "strict"),
+    )
+    tick_s: float = option(0.5, "longest time between two looks at the kernel", low=0.05, high=60)
+    stop_when_done: bool = option(False, "end the panel's orchestrator when nothing is left to do")
+    database_url: str = option("", "sqlite:/// URL of the project database")
+    ledger_url: str = option("", "sqlite:/// URL of the host ledger")
+    ports: PortSettings = PortSettings()
+    verify: VerifySettings = VerifySettings()
+    limits: LimitSettings = LimitSettings()
+    env: EnvSettings = EnvSettings()
+    ui: UiSettings = UiSettings()
+    scripted: ScriptedSettings = ScriptedSettings()
+    backends: Mapping[str, CommandBackend] = option({}, "further programs, by name")
+    origins: Mapping[str, str] = option(
+        {}, "where each value that is not the default came from, by dotted name"
+    )
+
+    def origin(self, name: str) -> str:
+        """Option, variable or file that set the dotted `name`, or "default"."""
+        return self.origins.get(name, "default")
+
+
+def state_dir() -> Path:
+    """Where this host's user keeps what outlives projects: the ledger, tokens."""
+    return Path(platformdirs.user_state_dir("autocoder", appauthor=False))
+
+
+def user_file() -> Path:
+    return Path(platformdirs.user_config_dir("autocoder", appauthor=False), "config.toml")
+
+
+def ledger_path(settings: Settings) -> Path:
+    return _sqlite_path(settings, "ledger_url") or state_dir() / "ledger.db"
+
+
+def database_path(settings: Settings, project_dir: Path) -> Path:
+    return _sqlite_path(settings, "database_url") or project_dir / "agent_system.db"
+
+
+def load_settings(
+    project_dir: Path,
+    *,
+    environ: Mapping[str, str],
+    cli: Mapping[str, object] | None = None,
+    user_config: Path | None = None,
+) -> Settings:
+    """Read all sources; `cli` maps dotted names to values, None meaning "not given".
+
+    Raises:
+        UsageError: a value is of the wrong type or out of range, a name is
+            unknown, or a file cannot be read; the message says which and where.
+    """
+    values: dict[str, tuple[Any, str]] = {}
+    for path in (user_config or user_file(), project_dir / PROJECT_FILE):
+        for name, value in _flatten(_read_toml(path)).items():
+            values[name] = (value, str(path))
+    specs = dict(_specs(Settings))
+    _refuse_unknown(values, specs)
+    for name, spec in specs.items():
+        variable = spec.metadata.get("env") or "AUTOCODER_" + name.upper().replace(".", "_")
+        if environ.get(variable):
+            values[name] = (environ[variable], f"${variable}")
+    for name, value in (cli or {}).items():
+        if value is not None:
+            values[name] = (value, "--" + name.replace("_", "-"))
+    settings = _build(Settings, "", values)
+    settings = _with_range_variables(settings, environ)
+    origins = {name: where for name, (_, where) in values.items()}
+    settings = replace(settings, origins=types.MappingProxyType(settings.origins | origins))
+    _check(settings)
+    return settings
+
+
+def documented() -> list[tuple[str, str, object, str]]:
+    """Every setting as (dotted name, environment variable, default, meaning)."""
+    return [
+        (
+            name,
+            spec.metadata.get("env") or "AUTOCODER_" + name.upper().replace(".", "_"),
+            spec.default,
+            spec.metadata["doc"],
+        )
+        for name, spec in _specs(Settings)
+    ]
+
+
+def _specs(kind: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    for spec in fields(kind):
+        name = prefix + spec.name.rstrip("_")
+        if is_dataclass(hints[spec.name]):
+            yield from _specs(hints[spec.name], name + ".")
+        elif spec.name not in ("origins", "backends"):
+            yield name, spec
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}", "Mend the file, or move it away.") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "Make the file readable.") from error
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and prefix + key != "backends":
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _refuse_unknown(values: Mapping[str, tuple[Any, str]], specs: Mapping[str, Any]) -> None:
+    for name, (_, where) in values.items():
+        if name not in specs and name != "backends":
+            close = [known for known in specs if known.split(".")[-1] == name.split(".")[-1]]
+            hint = f"Did you mean {close[0]}?" if close else "`autocoder config` lists the names."
+            raise UsageError(f"{where}: there is no setting {name!r}", hint)
+
+
+def _build(kind: Any, prefix: str, values: Mapping[str, tuple[Any, str]]) -> Any:
+    hints = get_type_hints(kind)
+    chosen: dict[str, Any] = {}
+    for spec in fields(kind):
+        name, hint = prefix + spec.name.rstrip("_"), hints[spec.name]
+        if is_dataclass(hint):
+            chosen[spec.name] = _build(hint, name + ".", values)
+        elif name == "backends" and name in values:
+            chosen[spec.name] = _backends(*values[name])
+        elif name in values:
+            value, where = values[name]
+            chosen[spec.name] = _convert(value, hint, spec.metadata, f"{where}: {name}")
+    return kind(**chosen)
+
+
+def _backends(table: Any, where: str) -> Mapping[str, CommandBackend]:
+    if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
+        raise UsageError(f"{where}: backends must be tables: [backends.NAME]")
+    named = {}
+    for name, entry in table.items():
+        unknown = set(entry) - {"command", "parser"}
+        if unknown:
+            raise UsageError(f"{where}: backends.{name} has no key {min(unknown)!r}")
+        flat = {f"backends.{name}.{key}": (value, where) for key, value in entry.items()}
+        named[name] = _build(CommandBackend, f"backends.{name}.", flat)
+        if not named[name].command:
+            raise UsageError(f"{where}: backends.{name} needs a command = [...]")
+    return types.MappingProxyType(named)
+
+
+def _convert(value: Any, hint: Any, meta: Mapping[str, Any], where: str) -> Any:
+    converted: Any
+    if hint is bool:
+        converted = _as_bool(value, where)
+    elif hint in (int, float):
+        converted = _as_number(value, hint, where)
+        low, high = meta["low"], meta["high"]
+        if (low is not None and converted < low) or (high is not None and converted > high):
+            raise UsageError(f"{where} must be between {low:g} and {high:g}, not {value}")
+    elif hint is str:
+        if not isinstance(value, str):
+            raise UsageError(f"{where} must be a text, not {value!r}")
+        converted = value
+        if meta["choices"] and value not in meta["choices"]:
+            raise UsageError(f"{where} must be one of {', '.join(meta['choices'])}, not {value!r}")
+    elif get_origin(hint) is tuple and get_args(hint)[0] is PortRange:
+        converted = _as_ranges(value, where)
+    elif get_origin(hint) is tuple:
+        parts = value.split() if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise UsageError(f"{where} must be a list of texts, not {value!r}")
+        converted = tuple(parts)
+    else:  # pragma: no cover - a field of a type this function does not know yet
+        raise TypeError(hint)
+    return converted
+
+
+def _as_bool(value: Any, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if isinstance(value, str) and value.lower() in ("0", "false", "no", "off"):
+        return False
+    raise UsageError(f"{where} must be true or false, not {value!r}")
+
+
+def _as_number(value: Any, kind: type, where: str) -> float:
+    try:
+        if isinstance(value, bool):
+            raise ValueError(value)
+        number = float(value) if kind is float else int(value)
+        if number != number or (kind is int and number != float(value)):
+            raise ValueError(value)
+    except (TypeError, ValueError, OverflowError):
+        noun = "whole number" if kind is int else "number"
+        raise UsageError(f"{where} must be a {noun}, not {value!r}") from None
+    return number
+
+
+def _as_ranges(value: Any, where: str) -> tuple[PortRange, ...]:
+    """Accept [[5000, 5100], ...], or "5000-5099,5200-5299" with both ends included."""
+    if isinstance(value, str):
+        try:
+            pairs = [(int(a), int(b) + 1) for a, b in (p.split("-") for p in value.split(","))]
+        except ValueError:
+            raise UsageError(f"{where} must look like 5000-5099, not {value!r}") from None
+    elif isinstance(value, list | tuple) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(port, int) and not isinstance(port, bool) for port in pair)
+        for pair in value
+    ):
+        pairs = [(pair[0], pair[1]) for pair in value]
+    else:
+        raise UsageError(f"{where} must look like [[5000, 5100]] (end exclusive), not {value!r}")
+    if not pairs:
+        raise UsageError(f"{where} must name at least one range")
+    return tuple(_range(start, end, where) for start, end in pairs)
+
+
+def _range(start: int, end: int, where: str) -> PortRange:
+    if not LOWEST_PORT <= start < end <= HIGHEST_PORT + 1:
+        raise UsageError(
+            f"{where}: {start} to {end} (end exclusive) is no range of ports between "
+            f"{LOWEST_PORT} and {HIGHEST_PORT}"
+        )
+    return PortRange(start, end)
+
+
+def _with_range_variables(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Apply AUTOCODER_{API,WEB}_PORT_RANGE_{START,END}; one of the two alone moves that end.
+
+    The seed's variables name one range, so they replace the first and drop the rest.
+    """
+    origins = dict(settings.origins)
+    changed: dict[str, tuple[PortRange, ...]] = {}
+    for role in ("api", "web"):
+        first = getattr(settings.ports, role)[0]
+        bounds = {"START": first.start, "END": first.end}
+        given = []
+        for side in bounds:
+            variable = f"AUTOCODER_{role.upper()}_PORT_RANGE_{side}"
+            if environ.get(variable):
+                bounds[side] = int(_as_number(environ[variable], int, f"${variable}"))
+                given.append(f"${variable}")
+        if given:
+            where = " and ".join(given)
+            changed[role] = (_range(bounds["START"], bounds["END"], where),)
+            origins[f"ports.{role}"] = where
+    ports = replace(settings.ports, **changed)  # type: ignore[arg-type]  # roles are field names
+    return replace(settings, ports=ports, origins=types.MappingProxyType(origins))
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what is well-formed piece by piece but not together."""
+    known = (*BACKENDS, *settings.backends)
+    if settings.backend not in known:
+        raise UsageError(
+            f"{settings.origin('backend')}: there is no backend {settings.backend!r}",
+            f"Known: {', '.join(known)}; or add [backends.{settings.backend}].",
+        )
+    seen: list[tuple[str, PortRange]] = []
+    for role in ("api", "web"):
+        for span in getattr(settings.ports, role):
+            for other_role, other in seen:
+                if span.start < other.end and other.start < span.end:
+                    raise UsageError(
+                        f"{settings.origin(f'ports.{role}')}: {role} range {span} overlaps "
+                        f"{other_role} range {other}",
+                        "Every port belongs to one pool; move one of the ranges.",
+                    )
+            seen.append((role, span))
+    for name in ("database_url", "ledger_url"):
+        _sqlite_path(settings, name)
+
+
+def _sqlite_path(settings: Settings, name: str) -> Path | None:
+    """The file of an SQLite URL, None when the setting is empty."""
+    url: str = getattr(settings, name)
+    if not url:
+        return None
+    prefix = "sqlite:///"
+    if not url.startswith(prefix) or not url[len(prefix) :]:
+        raise UsageError(
+            f"{settings.origin(name)}: {name} must look like sqlite:////path/file.db, not {url!r}"
+        )
+    return Path(url[len(prefix) :])

@@ -1,0 +1,175 @@
+"""The rows of both databases; only `ports` and `store` import them.
+
+A port belongs to the host and a feature to its project, hence two files. Names
+of `features`, `agent_heartbeats`, `feature_dependencies`, `activity_events` and
+`project_settings` are the predecessor's, so that its files open here and its
+queries hold; times of the project database are its UTC text.
+"""
+
+from sqlmodel import Field, SQLModel
+
+
+class PortLeaseRow(SQLModel, table=True):
+    """A port that is not simply available. One owner per port number and host."""
+
+    __tablename__ = "port_leases"
+
+    host_id: str = Field(primary_key=True)
+    port: int = Field(primary_key=True)
+    role: str
+    state: str
+    address: str = ""
+    """Address the pool is declared for; empty: all of them."""
+    holder: str = ""
+    project: str = ""
+    pid: int | None = None
+    pid_start: int | None = None
+    boot_id: str = ""
+    epoch: int = 0
+    leased_at: float | None = None
+    changed_at: float = 0.0
+    due_at: float | None = None
+    listener_pid: int | None = None
+    listener: str = ""
+
+
+class PortRangeRow(SQLModel, table=True):
+    """A range that a pool has been grown by; what settings declare is not repeated here."""
+
+    __tablename__ = "port_ranges"
+
+    host_id: str = Field(primary_key=True)
+    start: int = Field(primary_key=True)
+    end: int
+    role: str
+    address: str = ""
+    added_at: float
+    reason: str = ""
+
+
+class LedgerCounterRow(SQLModel, table=True):
+    """Numbers that outlive every process: the last epoch, allocation failures."""
+
+    __tablename__ = "ledger_counters"
+
+    host_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    value: int = 0
+
+
+class FeatureRow(SQLModel, table=True):
+    __tablename__ = "features"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    description: str | None = None
+    steps: str | None = None
+    """JSON array of texts."""
+    category: str | None = None
+    status: str = "PENDING"
+    priority: int = 0
+    assigned_agent_id: str | None = None
+    assigned_at: str | None = None
+    branch_name: str | None = None
+    review_status: str | None = "PENDING"
+    passes: bool = False
+    completed_at: str | None = None
+    enabled: bool = True
+    attempts: int = 0
+    last_error: str | None = None
+    next_attempt_at: str | None = None
+    last_error_key: str | None = None
+    same_error_streak: int = 0
+    last_artifact_path: str | None = None
+    last_diff_fingerprint: str | None = None
+    same_diff_streak: int = 0
+    qa_attempts: int = 0
+    regression_count: int = 0
+    regression_of_id: int | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class FeatureDependencyRow(SQLModel, table=True):
+    __tablename__ = "feature_dependencies"
+
+    feature_id: int = Field(primary_key=True, foreign_key="features.id")
+    depends_on_id: int = Field(primary_key=True, foreign_key="features.id")
+    created_at: str | None = None
+
+
+class AgentColumns(SQLModel):
+    """What a live and an ended agent have in common."""
+
+    agent_id: str = Field(index=True)
+    last_ping: str | None = None
+    status: str = "ACTIVE"
+    worktree_path: str | None = None
+    feature_id: int | None = Field(default=None, foreign_key="features.id")
+    pid: int | None = None
+    started_at: str | None = None
+    proc_create_time: float | None = None
+    log_file_path: str | None = None
+    pid_start: int | None = None
+    boot_id: str | None = None
+    branch_name: str | None = None
+    backend: str | None = None
+    epoch: int = 0
+    """Of its lease; proves to the ledger that the grant is this agent's."""
+
+
+class AgentHeartbeatRow(AgentColumns, table=True):
+    """A live agent. An agent that ends moves to `agent_history` in one transaction, so that
+    no finished row ever names a port."""
+
+    __tablename__ = "agent_heartbeats"
+
+    id: int | None = Field(default=None, primary_key=True)
+    api_port: int | None = None
+    web_port: int | None = None
+
+
+class AgentHistoryRow(AgentColumns, table=True):
+    """An agent that has ended, by the ports it had and why it ended."""
+
+    __tablename__ = "agent_history"
+
+    id: int | None = Field(default=None, primary_key=True)
+    had_api_port: int | None = None
+    had_web_port: int | None = None
+    ended_at: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    eaddrinuse: int = 0
+
+
+class ActivityEventRow(SQLModel, table=True):
+    __tablename__ = "activity_events"
+
+    id: int | None = Field(default=None, primary_key=True)
+    created_at: str | None = None
+    level: str = "INFO"
+    event_type: str = ""
+    message: str = ""
+    agent_id: str | None = None
+    feature_id: int | None = None
+    data_json: str | None = None
+
+
+class ProjectSettingRow(SQLModel, table=True):
+    __tablename__ = "project_settings"
+
+    key: str = Field(primary_key=True)
+    value_json: str | None = None
+    updated_at: str | None = None
+
+
+LEDGER_TABLES = (PortLeaseRow, PortRangeRow, LedgerCounterRow)
+PROJECT_TABLES = (
+    FeatureRow,
+    FeatureDependencyRow,
+    AgentHeartbeatRow,
+    AgentHistoryRow,
+    ActivityEventRow,
+    ProjectSettingRow,
+)

@@ -1,0 +1,1 @@
+"""The panel: draws snapshots of the engine and submits commands to it."""
