@@ -63,10 +63,13 @@ class StaleLease(RefusedError):
     """The lease was granted anew since; whoever holds the old epoch may no longer write."""
 
 
-class DatabaseError(AutocoderError):
-    """A database file is damaged, locked for too long, unwritable, or newer than this program."""
+class DatabaseError(RefusedError):
+    """A database file cannot be used; what was in it is unchanged."""
 
-    exit_code = 3
+    def __init__(self, message: str, hint: str = "", *, cause: str) -> None:
+        """`cause` is one of damaged, busy, full, unwritable, newer, other."""
+        super().__init__(message, hint)
+        self.cause = cause
 
 
 class GitError(AutocoderError):
