@@ -1,0 +1,803 @@
+"""The worker: the process that is the parent of everything one agent starts.
+
+One standard-library file, run as `python -I -S .../agent_worker.py`, so that it
+costs milliseconds and outlives every change of the panel's environment. It is a
+POSIX session leader and child subreaper: whatever the agent's programs do (double
+fork, setsid, ignore signals), they become its children in the end, and it ends
+them all before it ends itself. It survives the orchestrator; the files of the run
+folder (`log`, `status.json`, `exit.json`) are how the two speak.
+"""
+
+import argparse
+import ctypes
+import errno
+import json
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+DEFAULT_API_PORT, DEFAULT_WEB_PORT = 5000, 5173
+LOWEST_PORT, HIGHEST_PORT = 1024, 65535
+
+EXIT_USAGE = 2
+EXIT_NOT_STARTED = 127
+"""Shells' own code for a program that cannot be started."""
+
+LEFTOVER_GRACE_S = 0.3
+"""What servers left behind by a finished backend get between SIGTERM and SIGKILL."""
+
+SWEEP_LIMIT_S = 10.0
+"""A process in uninterruptible sleep cannot be ended; the worker must not wait for ever."""
+
+TIME_INDEX_S = 0.1
+"""Shortest time between two entries of the time index beside the log."""
+
+EXIT_FILE_BYTES = 16384
+"""Room reserved for `exit.json` at the start, so that a full disk cannot lose it."""
+
+CREDENTIALS: Mapping[str, tuple[str, ...]] = {
+    "ANTHROPIC_API_KEY": ("claude", "opencode", "aider", "mini-swe-agent"),
+    "ANTHROPIC_AUTH_TOKEN": ("claude",),
+    "CLAUDE_CODE_OAUTH_TOKEN": ("claude",),
+    "OPENAI_API_KEY": ("codex", "opencode", "aider", "mini-swe-agent"),
+    "CODEX_API_KEY": ("codex",),
+    "GEMINI_API_KEY": ("gemini", "opencode", "aider", "mini-swe-agent"),
+    "GOOGLE_API_KEY": ("gemini", "opencode", "aider"),
+    "OPENROUTER_API_KEY": ("opencode", "aider", "mini-swe-agent"),
+    "MISTRAL_API_KEY": ("opencode", "aider", "mini-swe-agent"),
+    "GROQ_API_KEY": ("opencode", "aider", "mini-swe-agent"),
+    "DEEPSEEK_API_KEY": ("opencode", "aider", "mini-swe-agent"),
+    "XAI_API_KEY": ("opencode", "aider"),
+    "AZURE_OPENAI_API_KEY": ("codex", "aider"),
+}
+"""Credentials of model providers, and the backends that may see them."""
+
+MISLEADING = (
+    *("HOST", "NODE_ENV", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"),
+    *("TMUX", "TMUX_PANE", "COLUMNS", "LINES"),
+)
+"""What a shell or the panel leaves in the environment and an agent's programs would misread."""
+
+
+def agent_environment(
+    base: Mapping[str, str],
+    *,
+    agent_id: str,
+    feature_id: int,
+    backend: str,
+    api_port: int,
+    web_port: int,
+    tmp_dir: str,
+    keep: Iterable[str] = (),
+    drop: Iterable[str] = (),
+) -> dict[str, str]:
+    """What everything an agent starts finds in its environment: the user's own, less what
+    misleads or leaks, plus the agent's ports. Applied twice it changes nothing more."""
+    kept = frozenset(keep)
+    withheld = {name for name, users in CREDENTIALS.items() if backend not in users}
+    withheld |= {*MISLEADING, *(name for name in base if name.startswith("AUTOCODER_"))}
+    withheld = (withheld - kept) | set(drop)
+    env = {name: value for name, value in base.items() if name not in withheld}
+    if "VIRTUAL_ENV" in base and "VIRTUAL_ENV" in withheld:
+        own = os.path.join(base["VIRTUAL_ENV"], "bin")
+        entries = env.get("PATH", os.defpath).split(os.pathsep)
+        env["PATH"] = os.pathsep.join(entry for entry in entries if entry != own)
+    api, web = str(api_port), str(web_port)
+    return env | {
+        "AUTOCODER_AGENT_ID": agent_id,
+        "AUTOCODER_FEATURE_ID": str(feature_id),
+        "AUTOCODER_API_PORT": api,
+        "AUTOCODER_WEB_PORT": web,
+        "API_PORT": api,
+        "WEB_PORT": web,
+        "PORT": api,
+        "VITE_PORT": web,
+        "AUTOCODER_API_URL": "http://localhost:" + api,
+        "AUTOCODER_WEB_URL": "http://localhost:" + web,
+        "AUTOCODER_REQUIRE_GATEKEEPER": "1",
+        "TMPDIR": tmp_dir,
+    }
+
+
+# ------------------------------------------------------------------ the kernel
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become children of this process (prctl(2))."""
+    pr_set_child_subreaper = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, "PR_SET_CHILD_SUBREAPER: " + os.strerror(code))
+
+
+def hold_ports(ports: Iterable[int]) -> list[socket.socket]:
+    """Bind a placeholder per port: other programs' plain binds then fail, the agent's own
+    server (which sets SO_REUSEADDR, as nearly all do) binds beside it.
+
+    Never listening and never inherited. A port that cannot be held is left to the
+    agent's own bind to fail on, with its own message.
+    """
+    held = []
+    for port in ports:
+        for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+            try:
+                holder = socket.socket(family, socket.SOCK_STREAM)
+            except OSError:  # no IPv6 on this host
+                continue
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                holder.bind((address, port))
+            except OSError:
+                holder.close()
+                continue
+            held.append(holder)
+    return held
+
+
+def is_free(port: int) -> bool:
+    """Whether this port could be bound exclusively, on IPv4 and IPv6 alike."""
+    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        try:
+            probe = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue
+        with probe:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    return False
+    return True
+
+
+def fence(allowed: Iterable[int]) -> bool:
+    """Let this process and all it starts bind TCP only to `allowed` (landlock(7), ABI 4).
+
+    Irrevocable, sets NO_NEW_PRIVS. False where the kernel has no such rule; nothing
+    is restricted then.
+    """
+    sys_create_ruleset, sys_add_rule, sys_restrict_self = 444, 445, 446
+    bind_tcp, rule_net_port, version_query = 1, 2, 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(sys_create_ruleset, None, 0, version_query) < 4:
+        return False
+    handled = struct.pack("=QQ", 0, bind_tcp)
+    ruleset = libc.syscall(sys_create_ruleset, handled, len(handled), 0)
+    if ruleset < 0:
+        return False
+    try:
+        rule = (ctypes.c_uint64 * 2)(bind_tcp, 0)
+        address = ctypes.addressof(rule)
+        add_rule = ctypes.CDLL(None).syscall
+        add_rule.argtypes = (
+            ctypes.c_long,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_void_p,
+            ctypes.c_int,
+        )
+        for port in allowed:
+            rule[1] = port
+            add_rule(sys_add_rule, ruleset, rule_net_port, address, 0)
+        pr_set_no_new_privs = 38
+        libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0)
+        return bool(libc.syscall(sys_restrict_self, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time in clock ticks since boot, field 22 of /proc/PID/stat; None when gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            # The name in field 2 may itself hold spaces and parentheses.
+            return int(stat.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def children(pid: int) -> Iterator[int]:
+    """Children of every thread of `pid`; nothing when it is gone."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as listing:
+                yield from map(int, listing.read().split())
+    except OSError:
+        return
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        below = list(children(queue.pop()))
+        found += below
+        queue += below
+    return found
+
+
+def send(pid: int, number: int, start: int | None) -> bool:
+    """Signal the process that was `pid` at `start`; False when it is gone or another by now."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        # The pidfd pins the process, so what is checked now is what is signalled.
+        if start_ticks(pid) != start:
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def command_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
+            return cmdline.read(300).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+# -------------------------------------------------------------- the run folder
+
+
+def write_json(path: str, value: Mapping[str, object]) -> None:
+    """Replace the file in one step: a reader sees the old value or the new one."""
+    partial = path + ".tmp"
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.replace(partial, path)
+
+
+class Log:
+    """The agent's output as it came, in at most two files, and when it came.
+
+    At half of `cap_bytes` the file becomes `log.1` and a new one begins, at a line's
+    end: the newest half is always whole. `log.times` holds a line `<offset> <unix
+    time>` for what begins at that offset, at most ten a second.
+    """
+
+    def __init__(self, path: str, cap_bytes: int) -> None:
+        self.path = path
+        self.lost_bytes = 0
+        self._cap = max(cap_bytes // 2, 4096)
+        self._last_index = 0.0
+        self._open()
+
+    def write(self, data: bytes) -> None:
+        """Append; what a full disk refuses is counted, never waited for."""
+        room = self._cap - self._size
+        if len(data) > room:
+            cut = data.rfind(b"\n", 0, max(room, 0)) + 1
+            cut = cut or data.find(b"\n") + 1
+            if cut:
+                self._append(data[:cut])
+                data = data[cut:]
+                self._rotate()
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            now = time.time()
+            if now - self._last_index >= TIME_INDEX_S:
+                os.write(self._times, b"%d %.2f\n" % (self._size, now))
+                self._last_index = now
+            view = memoryview(data)
+            while view:
+                written = os.write(self._fd, view)
+                self._size += written
+                view = view[written:]
+        except OSError:
+            self.lost_bytes += len(data)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+        self._times = os.open(self.path + ".times", flags, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        os.close(self._times)
+        os.replace(self.path, self.path + ".1")
+        os.replace(self.path + ".times", self.path + ".1.times")
+        self._last_index = 0.0
+        self._open()
+
+
+class AddressErrors:
+    """Counts lines that say a port was taken, and tells the agent's own ports from others."""
+
+    MARKS = (b"EADDRINUSE", b"ddress already in use", b"EACCES", b"Permission denied")
+    PORT = re.compile(rb"(?:[:=]|port |', )([1-9]\d{3,4})\b")
+    """As Node, Python, Go and Rust name a port in these errors."""
+
+    def __init__(self, pair: tuple[int, int], fenced: bool) -> None:
+        self.own = 0
+        """Lines that name one of the agent's ports, or none."""
+        self.others: list[int] = []
+        """Other ports named, each once."""
+        self._pair = pair
+        self._fenced = fenced
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """What to tell the agent about the lines that `data` completes."""
+        data = self._rest + data
+        cut = data.rfind(b"\n") + 1
+        self._rest = data[cut:][-4096:]
+        if not any(mark in data for mark in self.MARKS):
+            return []
+        advice = []
+        for line in data[:cut].splitlines():
+            taken = b"EADDRINUSE" in line or b"ddress already in use" in line
+            refused = self._fenced and (b"EACCES" in line or b"Permission denied" in line)
+            if taken or refused:
+                advice += self._judge(line, taken)
+        return advice
+
+    def _judge(self, line: bytes, taken: bool) -> list[str]:
+        ports = {int(digits) for digits in self.PORT.findall(line[:4096])}
+        foreign = sorted(ports - set(self._pair))
+        if taken and not foreign:
+            self.own += 1
+        advice = []
+        for port in foreign:
+            if port not in self.others and len(self.others) < 100:
+                self.others.append(port)
+                advice.append(
+                    f"port {port} is not this agent's; use $AUTOCODER_API_PORT ({self._pair[0]}) "
+                    f"or $AUTOCODER_WEB_PORT ({self._pair[1]})"
+                )
+        return advice
+
+
+# ------------------------------------------------------------------- the worker
+
+
+class Worker:
+    """One run of one backend, from its start to a swept tree and `exit.json`."""
+
+    def __init__(self, args: argparse.Namespace, run: Mapping[str, object], folder: str) -> None:
+        self.args = args
+        self.run_description = run
+        self.folder = folder
+        limits = run.get("limits")
+        self.limits: Mapping[str, float] = limits if isinstance(limits, dict) else {}
+        self.ending = "exited"
+        """exited, stopped, killed, wall_limit, idle_limit or not_started."""
+        self.error = ""
+        self.backend_pid = 0
+        self.wait_status: int | None = None
+        self.ended: dict[int, int | None] = {}
+        """Processes of the tree seen while ending it, by start time."""
+        self.left_behind: list[str] = []
+        self._requests: set[int] = set()
+        self._stop_stages: list[tuple[float, str]] = []
+        self._recent = b""
+
+    def run(self) -> int:
+        """Returns this process's own exit code: 0 when the backend ended with 0."""
+        self.started_at = self.last_output = time.time()
+        self._last_beat = 0.0
+        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
+            signal.signal(number, self._note_signal)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        become_subreaper()
+        pair = (self.args.api_port, self.args.web_port)
+        self._placeholders = hold_ports(pair)
+        self.log = Log(
+            os.path.join(self.folder, "log"), int(self.limits.get("log_bytes", 50 << 20))
+        )
+        self._reserve_exit_file()
+        self.fenced = self._fence()
+        self.address_errors = AddressErrors(pair, self.fenced)
+        self._say(
+            f"{self.args.agent_id} starts {self.args.backend} on api {pair[0]}, web {pair[1]}"
+            + (" (fenced)" if self.fenced else "")
+        )
+        self._start_backend()
+        self._beat()
+        while self.backend_pid and self.wait_status is None and self.ending != "killed":
+            self._turn()
+        self._end_tree()
+        self._drain()
+        return self._finish()
+
+    # -- starting
+
+    def _fence(self) -> bool:
+        description = self.run_description.get("fence")
+        if not isinstance(description, dict) or description.get("mode") == "off":
+            return False
+        pair = {self.args.api_port, self.args.web_port}
+        if description.get("mode") == "strict":
+            return fence((0, *pair))
+        pools: set[int] = set()
+        for start, end in description.get("pools", []):
+            pools.update(range(start, end))
+        # Port 0 is "any free one", which the kernel never takes from a bound pool port.
+        return fence(port for port in range(65536) if port not in pools or port in pair)
+
+    def _start_backend(self) -> None:
+        command = self._command()
+        tmp_dir = os.path.join(self.folder, "tmp")
+        os.makedirs(tmp_dir, mode=0o700, exist_ok=True)
+        environment = self.run_description.get("env")
+        rules: Mapping[str, list[str]] = environment if isinstance(environment, dict) else {}
+        env = agent_environment(
+            os.environ,
+            agent_id=self.args.agent_id,
+            feature_id=self.args.feature_id,
+            backend=self.args.backend,
+            api_port=self.args.api_port,
+            web_port=self.args.web_port,
+            tmp_dir=tmp_dir,
+            keep=rules.get("pass", ()),
+            drop=rules.get("drop", ()),
+        )
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(read_end, False)
+        self._output = read_end
+        try:
+            os.chdir(self.args.worktree_path)
+            env["PWD"] = os.getcwd()
+            self.backend_pid = os.posix_spawnp(
+                command[0],
+                command,
+                env,
+                file_actions=(
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, write_end, 1),
+                    (os.POSIX_SPAWN_DUP2, write_end, 2),
+                ),
+                setsid=True,
+                setsigdef=(signal.SIGHUP, signal.SIGPIPE),
+            )
+        except OSError as error:
+            self.ending = "not_started"
+            self.error = f"{command[0]} cannot be started: {error.strerror}"
+            self._say(self.error)
+        finally:
+            os.close(write_end)
+
+    def _command(self) -> list[str]:
+        given = self.run_description.get("command")
+        if isinstance(given, list) and given and all(isinstance(part, str) for part in given):
+            return given
+        here = os.path.dirname(os.path.abspath(__file__))
+        script = os.path.join(here, "backends", "scripted.py")
+        return [sys.executable, "-I", "-S", script, os.path.join(self.folder, "run.json")]
+
+    def _reserve_exit_file(self) -> None:
+        with open(os.path.join(self.folder, "exit.json.tmp"), "wb") as file:
+            file.write(b" " * EXIT_FILE_BYTES)
+
+    # -- running
+
+    def _note_signal(self, number: int, _frame: object) -> None:
+        self._requests.add(number)
+
+    def _turn(self) -> None:
+        """Wait for output, a signal or the next deadline, and deal with it."""
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        if self._output >= 0:
+            poller.register(self._output, select.POLLIN)
+        for fd, _ in poller.poll(self._milliseconds_to_wait()):
+            if fd == self._output:
+                self._pump()
+            else:
+                _empty(self._wake_read)
+        self._take_requests()
+        self._advance_stop()
+        now = time.time()
+        if now - self._last_beat >= self.args.heartbeat_seconds:
+            self._beat()
+        if self.ending == "exited":
+            self._check_limits(now)
+        self._reap()
+
+    def _milliseconds_to_wait(self) -> float:
+        wait: float = self._last_beat + self.args.heartbeat_seconds - time.time()
+        if self._stop_stages:
+            wait = min(wait, self._stop_stages[0][0] - time.monotonic())
+        return max(wait, 0.0) * 1000
+
+    def _take_requests(self) -> None:
+        requests, self._requests = self._requests, set()
+        if signal.SIGUSR1 in requests:
+            self.ending = "killed"
+        elif requests & {signal.SIGTERM, signal.SIGINT} and self.ending == "exited":
+            self._begin_stop("stopped")
+
+    def _begin_stop(self, ending: str) -> None:
+        """Interrupt now, ask in half the grace, force at its end."""
+        self.ending = ending
+        self._beat()
+        grace = float(self.limits.get("stop_grace_s", 5.0))
+        now = time.monotonic()
+        self._stop_stages = [(now, "interrupt"), (now + grace / 2, "ask"), (now + grace, "force")]
+
+    def _advance_stop(self) -> None:
+        while self._stop_stages and self._stop_stages[0][0] <= time.monotonic():
+            _, stage = self._stop_stages.pop(0)
+            if stage == "interrupt":
+                self._signal_tree(signal.SIGINT, only_group_of_backend=True)
+            elif stage == "ask":
+                self._signal_tree(signal.SIGTERM)
+            else:
+                self._signal_tree(signal.SIGKILL)
+
+    def _check_limits(self, now: float) -> None:
+        for limit, since in (("wall_limit", self.started_at), ("idle_limit", self.last_output)):
+            seconds = float(self.limits.get(limit + "_s", 0))
+            if seconds and now - since > seconds:
+                self._say(f"{limit.replace('_', ' ')} of {seconds:.0f} s reached, stopping")
+                self._begin_stop(limit)
+                return
+
+    def _pump(self) -> None:
+        """Move what is there into the log; at most 1 MiB, so that signals are not starved."""
+        for _ in range(16):
+            try:
+                data = os.read(self._output, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                os.close(self._output)
+                self._output = -1
+                return
+            self.log.write(data)
+            self.last_output = time.time()
+            self._recent = (self._recent + data)[-4096:]
+            for line in self.address_errors.feed(data):
+                self._say(line)
+
+    def _drain(self) -> None:
+        """What the ended tree still left in the pipe; an escaped writer cannot hold us."""
+        if self._output >= 0:
+            self._pump()
+
+    def _beat(self) -> None:
+        self._last_beat = time.time()
+        status = {
+            "agent_id": self.args.agent_id,
+            "pid": os.getpid(),
+            "start": start_ticks(os.getpid()),
+            "backend_pid": self.backend_pid,
+            "ending": self.ending,
+            "fenced": self.fenced,
+            "at": self._last_beat,
+            "last_output": self.last_output,
+            "log_lost_bytes": self.log.lost_bytes,
+        }
+        try:
+            write_json(os.path.join(self.folder, "status.json"), status)
+        except OSError:
+            # A missed heartbeat on a full disk: the process itself is what proves life.
+            return
+
+    # -- ending
+
+    def _reap(self) -> bool:
+        """Collect whatever has ended; False when this process has no children left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.backend_pid:
+                self.wait_status = status
+
+    def _signal_tree(self, number: int, *, only_group_of_backend: bool = False) -> None:
+        for pid in descendants(os.getpid()):
+            if only_group_of_backend and not _in_group(pid, self.backend_pid):
+                continue
+            start = start_ticks(pid)
+            self.ended.setdefault(pid, start)
+            send(pid, number, start)
+
+    def _end_tree(self) -> None:
+        """Nothing of the tree lives when this returns, short of an unkillable process."""
+        if not self._reap():
+            return
+        if self.ending == "exited":
+            self.left_behind = [f"{pid} {command_of(pid)}" for pid in descendants(os.getpid())[:10]]
+            self._signal_tree(signal.SIGTERM)
+            self._wait_for_no_children(LEFTOVER_GRACE_S)
+        deadline = time.monotonic() + SWEEP_LIMIT_S
+        while self._reap() and time.monotonic() < deadline:
+            self._signal_tree(signal.SIGKILL)
+            self._wait_for_no_children(0.005)
+
+    def _wait_for_no_children(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        while self._reap():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            if self._output >= 0:
+                self._pump()  # a full pipe would keep a process from ending politely
+            poller.poll(min(left, 0.05) * 1000)
+            _empty(self._wake_read)
+
+    def _finish(self) -> int:
+        for placeholder in self._placeholders:
+            placeholder.close()
+        free = [p for p in (self.args.api_port, self.args.web_port) if is_free(p)]
+        code = None if self.wait_status is None else os.waitstatus_to_exitcode(self.wait_status)
+        facts = {
+            "agent_id": self.args.agent_id,
+            "pid": os.getpid(),
+            "ending": self.ending,
+            "error": self.error,
+            "exit_code": code,
+            "started_at": self.started_at,
+            "ended_at": time.time(),
+            "processes_ended": len(self.ended),
+            "left_behind": [text[:300] for text in self.left_behind],
+            "survivors": len(descendants(os.getpid())),
+            "ports_free": free,
+            "eaddrinuse": self.address_errors.own,
+            "foreign_ports": self.address_errors.others,
+            "last_lines": _last_lines(self._recent, 5),
+        }
+        self._say(
+            f"{self.ending}, exit code {code}; {len(self.ended)} processes ended, "
+            f"{len(free)} ports free"
+        )
+        # Written into the room reserved at the start, then put in place before this
+        # process ends: whoever sees it gone finds the reason.
+        text = json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")
+        partial = os.path.join(self.folder, "exit.json.tmp")
+        with open(partial, "r+b") as file:
+            file.write(text)
+            file.truncate()
+        os.replace(partial, os.path.join(self.folder, "exit.json"))
+        return 0 if code == 0 and self.ending == "exited" else 1
+
+    def _say(self, text: str) -> None:
+        self.log.write(f"autocoder: {text}\n".encode())
+
+
+def _in_group(pid: int, group: int) -> bool:
+    try:
+        return os.getpgid(pid) == group
+    except ProcessLookupError:
+        return False
+
+
+def _empty(fd: int) -> None:
+    try:
+        while os.read(fd, 512):
+            pass
+    except BlockingIOError:
+        return
+
+
+def _last_lines(data: bytes, count: int) -> list[str]:
+    lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
+    return [line[:500] for line in lines if line][-count:]
+
+
+# ----------------------------------------------------------------- command line
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Ports: option, else environment, else 5000 and 5173; a bad one is refused, never replaced."""
+    parser = argparse.ArgumentParser(
+        prog="agent_worker.py",
+        description="Run one agent in its worktree, on its own two ports, and end all it started.",
+        epilog="example: agent_worker.py --project-dir app --agent-id manual-1 --feature-id 42 "
+        "--worktree-path app-worktrees/manual-1 --api-port 9999 --web-port 4000",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--project-dir", required=True)
+    parser.add_argument("--agent-id", required=True)
+    parser.add_argument("--feature-id", type=int, required=True)
+    parser.add_argument("--worktree-path", required=True)
+    parser.add_argument("--model", default="")
+    parser.add_argument("--max-iterations", type=int, default=5)
+    parser.add_argument("--api-port", help="default: $AUTOCODER_API_PORT, else 5000")
+    parser.add_argument("--web-port", help="default: $AUTOCODER_WEB_PORT, else 5173")
+    parser.add_argument("--yolo", action="store_true", help="skip browser tests")
+    parser.add_argument("--backend", default="scripted")
+    parser.add_argument("--heartbeat-seconds", type=float, default=2.0)
+    args = parser.parse_args(argv)
+    for role, default in (("api", DEFAULT_API_PORT), ("web", DEFAULT_WEB_PORT)):
+        option, variable = f"{role}_port", f"AUTOCODER_{role.upper()}_PORT"
+        given, name = getattr(args, option), f"--{role}-port"
+        if given is None:
+            given, name = os.environ.get(variable) or str(default), "$" + variable
+        if not (given.isascii() and given.isdigit() and _is_port(int(given))):
+            parser.error(
+                f"{name} must be a port between {LOWEST_PORT} and {HIGHEST_PORT}, not {given!r}"
+            )
+        setattr(args, option, int(given))
+    if args.api_port == args.web_port:
+        parser.error(f"api and web port must differ, both are {args.api_port}")
+    if not _is_agent_id(args.agent_id):
+        parser.error(f"--agent-id may hold letters, digits and ._- only, not {args.agent_id!r}")
+    if not os.path.isdir(args.worktree_path):
+        parser.error(f"--worktree-path {args.worktree_path} is not a folder")
+    if not os.path.isdir(args.project_dir):
+        parser.error(f"--project-dir {args.project_dir} is not a folder")
+    args.project_dir = os.path.abspath(args.project_dir)
+    args.worktree_path = os.path.abspath(args.worktree_path)
+    return args
+
+
+def _is_port(number: int) -> bool:
+    return LOWEST_PORT <= number <= HIGHEST_PORT
+
+
+def _is_agent_id(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "").replace(".", "")
+    return plain.isascii() and plain.isalnum() and text[0] not in ".-" and len(text) <= 64
+
+
+def read_run(folder: str, args: argparse.Namespace) -> dict[str, object]:
+    """The run description the orchestrator wrote, or a minimal one for a worker started by hand."""
+    path = os.path.join(folder, "run.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            run = json.load(file)
+        if isinstance(run, dict):
+            return run
+        raise SystemExit(f"agent_worker.py: {path} is no run description")
+    except FileNotFoundError:
+        pass
+    if args.backend != "scripted":
+        raise SystemExit(
+            f"agent_worker.py: backend {args.backend} needs a run description; "
+            "start it by `autocoder worker` instead"
+        )
+    run = {
+        "agent_id": args.agent_id,
+        "backend": args.backend,
+        "worktree": args.worktree_path,
+        "model": args.model,
+        "max_iterations": args.max_iterations,
+        "feature": {"id": args.feature_id, "name": f"Feature {args.feature_id}", "attempt": 1},
+        "options": {"step_s": 0, "misbehave": False},
+    }
+    write_json(path, run)
+    return run
+
+
+def main(argv: list[str]) -> int:
+    args = parse_arguments(argv)
+    folder = os.path.join(args.project_dir, ".autocoder", "agents", args.agent_id)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    run = read_run(folder, args)
+    if os.getsid(0) != os.getpid():
+        # A process group leader may not begin a session; the shell made us one.
+        if os.getpgid(0) == os.getpid() and os.fork():
+            return os.waitstatus_to_exitcode(os.wait()[1])
+        os.setsid()
+    return Worker(args, run, folder).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
