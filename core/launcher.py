@@ -1,0 +1,313 @@
+"""Starts workers, finds them again, and ends what they leave.
+
+The only module besides `probe` that assumes an agent's processes run on this
+host: everything else speaks to a `Launcher`. A worker is known by pid and start
+ticks, and held by a pidfd, so that no signal ever meets a recycled pid.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from autocoder.core import agent_worker
+from autocoder.core.errors import RefusedError
+from autocoder.core.lifecycle import ExitFacts, parse_exit
+from autocoder.core.models import PortPair
+from autocoder.core.probe import Kernel, Liveness, Process, descendants
+from autocoder.core.settings import Settings
+
+SWEEP_LIMIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker to start; its run description is `run.json` of the run folder."""
+
+    agent_id: str
+    feature_id: int
+    backend: str
+    worktree: Path
+    pair: PortPair
+    model: str
+    max_iterations: int
+    run: dict[str, Any]
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A worker that was alive when this was made."""
+
+    agent_id: str
+    pid: int
+    start: int
+    pidfd: int | None
+    """Readable once the worker has ended; None where the kernel would not give one."""
+    child: bool
+    """Ours to reap; an adopted worker is somebody else's child."""
+
+
+class Launcher(Protocol):
+    """Where agents run."""
+
+    def start(self, spec: WorkerSpec) -> WorkerProcess:
+        """The worker runs when this returns. Raises `RefusedError` where none could be started."""
+
+    def adopt(
+        self, agent_id: str, pid: int, start: int | None, boot_id: str
+    ) -> tuple[Liveness, WorkerProcess | None]:
+        """Take over a worker started by an earlier orchestrator, if it is that one and lives."""
+
+    def has_ended(self, worker: WorkerProcess) -> bool:
+        """Whether the worker is gone; a child is reaped by the asking. False when unknown."""
+
+    def stop(self, worker: WorkerProcess) -> None:
+        """Ask the worker to end its tree within its grace, then itself."""
+
+    def kill(self, worker: WorkerProcess) -> None:
+        """Ask the worker to end its tree at once, then itself."""
+
+    def destroy(self, worker: WorkerProcess) -> None:
+        """End a worker that does not react; `end_leftovers` then ends its tree."""
+
+    def heartbeat(self, agent_id: str) -> float | None:
+        """When the worker last reported; None before it first did."""
+
+    def facts(self, agent_id: str) -> ExitFacts | None:
+        """What the worker left when it ended; None when it was killed before it could."""
+
+    def end_leftovers(self, agent_id: str, worktree: Path, worker: WorkerProcess | None) -> int:
+        """End what lives of an agent whose worker is gone; the number of processes ended."""
+
+    def close(self, worker: WorkerProcess) -> None:
+        """Let go of the worker; it is not signalled."""
+
+
+def run_folder(project_dir: Path, agent_id: str) -> Path:
+    return project_dir / ".autocoder" / "agents" / agent_id
+
+
+class LocalLauncher:
+    """Workers as processes of this host."""
+
+    def __init__(self, project_dir: Path, settings: Settings, kernel: Kernel) -> None:
+        self._project_dir = project_dir
+        self._settings = settings
+        self._kernel = kernel
+        self._workers: dict[int, WorkerProcess] = {}
+        if sys.platform == "linux":
+            agent_worker.become_subreaper()
+
+    def start(self, spec: WorkerSpec) -> WorkerProcess:
+        folder = run_folder(self._project_dir, spec.agent_id)
+        try:
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            agent_worker.write_json(str(folder / "run.json"), spec.run)
+            pid = os.posix_spawn(
+                sys.executable,
+                self._command(spec),
+                self._environment(spec, folder),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    # Before the worker has its log, what it says about itself goes there too.
+                    (
+                        os.POSIX_SPAWN_OPEN,
+                        1,
+                        str(folder / "log"),
+                        os.O_WRONLY | os.O_APPEND | os.O_CREAT,
+                        0o600,
+                    ),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigmask=[],
+            )
+        except OSError as error:
+            raise RefusedError(
+                f"no worker could be started for {spec.agent_id}: {error.strerror}"
+                + (f" ({error.filename})" if error.filename else ""),
+                "Check free disk, memory and `ulimit -u`.",
+            ) from error
+        # Our own unreaped child: it has a start time even if it has ended already.
+        start = self._kernel.start_ticks(pid) or 0
+        worker = WorkerProcess(spec.agent_id, pid, start, _pidfd(pid), child=True)
+        self._workers[pid] = worker
+        return worker
+
+    def adopt(
+        self, agent_id: str, pid: int, start: int | None, boot_id: str
+    ) -> tuple[Liveness, WorkerProcess | None]:
+        pidfd = _pidfd(pid)
+        liveness = self._kernel.liveness(pid, start, boot_id)
+        if liveness is Liveness.ALIVE and agent_id not in self._kernel.command_line(pid):
+            liveness = Liveness.DEAD  # a row of the predecessor's may lack the start time
+        if liveness is not Liveness.ALIVE:
+            if pidfd is not None:
+                os.close(pidfd)
+            return liveness, None
+        found = start if start is not None else self._kernel.start_ticks(pid) or 0
+        worker = WorkerProcess(agent_id, pid, found, pidfd, child=False)
+        self._workers[pid] = worker
+        return liveness, worker
+
+    def has_ended(self, worker: WorkerProcess) -> bool:
+        if worker.child:
+            try:
+                return os.waitpid(worker.pid, os.WNOHANG)[0] == worker.pid
+            except ChildProcessError:
+                return True
+        boot_id = self._kernel.identity.boot_id
+        return self._kernel.liveness(worker.pid, worker.start, boot_id) is Liveness.DEAD
+
+    def stop(self, worker: WorkerProcess) -> None:
+        self._signal(worker, signal.SIGTERM)
+
+    def kill(self, worker: WorkerProcess) -> None:
+        self._signal(worker, signal.SIGUSR1)
+
+    def destroy(self, worker: WorkerProcess) -> None:
+        self._signal(worker, signal.SIGKILL)
+
+    def heartbeat(self, agent_id: str) -> float | None:
+        try:
+            status = run_folder(self._project_dir, agent_id) / "status.json"
+            return status.stat().st_mtime
+        except OSError:
+            return None
+
+    def facts(self, agent_id: str) -> ExitFacts | None:
+        path = run_folder(self._project_dir, agent_id) / "exit.json"
+        try:
+            return parse_exit(json.loads(path.read_text("utf-8", "replace")))
+        except (OSError, ValueError):
+            return None
+
+    def end_leftovers(self, agent_id: str, worktree: Path, worker: WorkerProcess | None) -> int:
+        ended: set[tuple[int, int]] = set()
+        deadline = time.monotonic() + SWEEP_LIMIT_S
+        while time.monotonic() < deadline:
+            left = self._leftovers(agent_id, worktree, worker)
+            if not left:
+                break
+            for process in left:
+                agent_worker.send(process.pid, signal.SIGKILL, process.start)
+                ended.add((process.pid, process.start))
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+        return len(ended)
+
+    def close(self, worker: WorkerProcess) -> None:
+        self._workers.pop(worker.pid, None)
+        if worker.pidfd is not None:
+            os.close(worker.pidfd)
+            worker.pidfd = None
+
+    def _command(self, spec: WorkerSpec) -> list[str]:
+        return [
+            *(sys.executable, "-I", "-S", agent_worker.__file__),
+            *("--project-dir", str(self._project_dir)),
+            *("--agent-id", spec.agent_id),
+            *("--feature-id", str(spec.feature_id)),
+            *("--worktree-path", str(spec.worktree)),
+            *("--model", spec.model),
+            *("--max-iterations", str(spec.max_iterations)),
+            *("--api-port", str(spec.pair.api_port)),
+            *("--web-port", str(spec.pair.web_port)),
+            *("--backend", spec.backend),
+        ]
+
+    def _environment(self, spec: WorkerSpec, folder: Path) -> dict[str, str]:
+        return agent_worker.agent_environment(
+            os.environ,
+            agent_id=spec.agent_id,
+            feature_id=spec.feature_id,
+            backend=spec.backend,
+            api_port=spec.pair.api_port,
+            web_port=spec.pair.web_port,
+            tmp_dir=str(folder / "tmp"),
+            keep=self._settings.env.pass_,
+            drop=self._settings.env.drop,
+        )
+
+    def _signal(self, worker: WorkerProcess, number: signal.Signals) -> None:
+        if worker.pidfd is None:
+            agent_worker.send(worker.pid, number, worker.start)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(worker.pidfd, number)
+
+    def _leftovers(
+        self, agent_id: str, worktree: Path, worker: WorkerProcess | None
+    ) -> list[Process]:
+        """Every process that can only be this agent's, with all below it.
+
+        Told by any of: the environment the worker gave it; the POSIX session of
+        the worker or backend; having fallen to us, its subreaper, while no live
+        worker of ours is its parent; or, orphaned and without a terminal (so no
+        shell of the user's), working in the agent's worktree.
+        """
+        processes = self._kernel.processes()
+        tmp_dir = str(run_folder(self._project_dir, agent_id) / "tmp")
+        since = worker.start if worker is not None else 0
+        own = processes.get(os.getpid())
+        roots: set[int] = set()
+        for process in processes.values():
+            if process.pid in self._workers or process.state == "Z" or process.start < since:
+                continue
+            in_worker_session = worker is not None and process.session == worker.pid
+            fell_to_us = (
+                worker is not None
+                and worker.child
+                and own is not None
+                and process.ppid == own.pid
+                and process.session != own.session
+            )
+            if (
+                in_worker_session
+                or (fell_to_us and not _marked_for_another(process.pid, tmp_dir))
+                or _marked(process.pid, tmp_dir)
+                or (process.ppid == 1 and _works_in(process, worktree))
+            ):
+                roots.add(process.pid)
+        found = set(roots)
+        for root in roots:
+            found |= descendants(processes, root)
+        found -= self._workers.keys() | {os.getpid()}
+        return [processes[pid] for pid in found if processes[pid].state != "Z"]
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def _environment_of(pid: int) -> bytes:
+    try:
+        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def _marked(pid: int, tmp_dir: str) -> bool:
+    return b"\0TMPDIR=" + os.fsencode(tmp_dir) + b"\0" in _environment_of(pid)
+
+
+def _marked_for_another(pid: int, tmp_dir: str) -> bool:
+    environment = _environment_of(pid)
+    return b"\0AUTOCODER_AGENT_ID=" in environment and not _marked(pid, tmp_dir)
+
+
+def _works_in(process: Process, worktree: Path) -> bool:
+    try:
+        cwd = Path(f"/proc/{process.pid}/cwd").readlink()
+        terminal = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[4]
+    except (OSError, IndexError):
+        return False
+    return terminal == b"0" and cwd.is_relative_to(worktree)
