@@ -8,7 +8,6 @@ SQLite before 3.51.3 can corrupt a WAL that is reset while another one checkpoin
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ def open_database(
     """Open or make the file; afterwards it has `tables` and is of schema `version`.
 
     `migrations[n]` brings a file of version n to n + 1; before the first one runs
-    the file is copied to `<name>.v<n>.bak`. Safe from several processes at once.
+    what is in it is copied to `<name>.v<n>.bak`. Safe from several processes at once.
 
     Raises:
         DatabaseError: damaged, locked, unwritable, or of a newer version; the
@@ -61,12 +60,15 @@ def open_database(
                 "Start the newer autocoder-tui that made it, or move the file away.",
                 cause="newer",
             )
+        with readable(engine, path) as connection:
+            if connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() != "delete":
+                connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
         missing = any(table.name not in known for table in metadata_tables)
         if missing or found < version:
-            if found < version and known and migrations:
-                shutil.copy2(path, path.with_name(f"{path.name}.v{found}.bak"))
             with writable(engine, path) as connection:
                 found = _user_version(connection)
+                if found < version and known and migrations:
+                    _copy(path, path.with_name(f"{path.name}.v{found}.bak"))
                 for step in range(found, version):
                     if known and migrations and step in migrations:
                         migrations[step](connection)
@@ -110,6 +112,18 @@ def set_aside(path: Path, stamp: str) -> Path:
     return kept
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy the committed content, which in WAL mode is not all in the file itself."""
+    unfinished = target.with_name(f"{target.name}.part")
+    unfinished.unlink(missing_ok=True)
+    with (
+        contextlib.closing(sqlite3.connect(source)) as reader,
+        contextlib.closing(sqlite3.connect(unfinished)) as writer,
+    ):
+        reader.backup(writer)
+    unfinished.replace(target)
+
+
 def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -146,12 +160,14 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
+        raise _as_database_error(error.orig or error, path) from error
+    except sqlite3.Error as error:
         raise _as_database_error(error, path) from error
 
 
-def _as_database_error(error: exc.DBAPIError, path: Path) -> DatabaseError:
-    text = str(error.orig)
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+def _as_database_error(error: BaseException, path: Path) -> DatabaseError:
+    text = str(error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return DatabaseError(
