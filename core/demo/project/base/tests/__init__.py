@@ -1,0 +1,1 @@
+"""Run with `python -m unittest`; every port comes from the kernel."""

@@ -1,0 +1,1 @@
+"""The page of the todo list and the little server that hands it out."""

@@ -1,0 +1,3 @@
+export function register(ui) {
+  ui.tool("Undo", "Bring back what was deleted last", () => ui.change("POST", "/api/undo"));
+}
