@@ -62,15 +62,17 @@ const ui = {
     draw();
     for (const listener of listeners) await listener(todos);
   },
-  // Do it, then show what has become of the list; a refusal becomes the banner.
+  // Do it, then show what has become of the list; a refusal becomes the banner and false.
   async change(method, path, body) {
+    let refusal = "";
     try {
       await ui.call(method, path, body);
-      ui.banner("");
     } catch (error) {
-      ui.banner(error.message);
+      refusal = error.message;
     }
+    ui.banner(refusal);
     await ui.refresh();
+    return !refusal;
   },
 };
 
@@ -87,7 +89,7 @@ function row(todo) {
   box.onchange = () => ui.change("PATCH", path, { done: box.checked });
   const remove = make("button", { type: "button", textContent: "✕", title: "Delete" });
   remove.onclick = () => ui.change("DELETE", path);
-  const marks = badges.flatMap((badge) => badge(todo) ?? []).map((mark) =>
+  const marks = badges.flatMap((badge) => badge(todo) || []).map((mark) =>
     make("span", {
       className: mark.alert ? "badge alert" : "badge",
       textContent: mark.text ?? mark,
@@ -100,11 +102,12 @@ function row(todo) {
 
 $("add").onsubmit = async (event) => {
   event.preventDefault();
-  const todo = { title: event.target.title.value };
+  const todo = { title: event.target.elements.title.value };
   for (const { name, control, read } of fields) todo[name] = read(control.value);
-  await ui.change("POST", "/api/todos", todo);
-  event.target.reset();
-  event.target.title.focus();
+  const form = event.target;
+  form.reset();
+  form.elements.title.focus();
+  if (!(await ui.change("POST", "/api/todos", todo))) form.elements.title.value = todo.title;
 };
 
 $("where").textContent = config.agent ? `agent ${config.agent} · API ${config.api}` : `API ${config.api}`;
