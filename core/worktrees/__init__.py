@@ -1,0 +1,20 @@
+"""git worktrees and branches of a project, by the git command.
+
+Nothing here switches, dirties or removes what is the user's: agents work in
+worktrees beside the project, and a branch reaches base without touching a
+checkout unless that checkout is clean and on base.
+"""
+
+from autocoder.core.worktrees.merging import Conflict, Merged, MergeResult, ReadyToMerge
+from autocoder.core.worktrees.opening import open_repository
+from autocoder.core.worktrees.repository import Repository, Worktree
+
+__all__ = [
+    "Conflict",
+    "MergeResult",
+    "Merged",
+    "ReadyToMerge",
+    "Repository",
+    "Worktree",
+    "open_repository",
+]

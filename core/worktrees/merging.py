@@ -1,0 +1,125 @@
+"""A branch into base without a checkout: trees and commits are made in the object database.
+
+Where base is checked out, that checkout is fast-forwarded by git, which touches
+nothing that is not clean; else only the reference moves, from the value seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autocoder.core.errors import GitError
+from autocoder.core.worktrees.git import Git
+
+ATTEMPTS = 3
+"""How often base may move under a merge before it is left to a later one."""
+
+_NEUTRAL_IDENTITY = {"user.name": "autocoder", "user.email": "autocoder@localhost"}
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    commit: str
+    """Base as it is now."""
+    count: int
+    """Commits of the branch that base did not have before; 0: it had them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyToMerge:
+    """Nothing has changed; the merge is possible once `reason` is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing has changed; both sides changed `paths`."""
+
+    paths: tuple[str, ...]
+
+
+MergeResult = Merged | ReadyToMerge | Conflict
+
+
+def merge(git: Git, checkouts: Mapping[Path, str], base: str, branch: str) -> MergeResult:
+    """Bring `branch` into `base`; `checkouts` is where each branch is checked out.
+
+    Raises:
+        GitError: a branch is missing, or git refused; nothing has changed.
+    """
+    base_ref, branch_ref = f"refs/heads/{base}", f"refs/heads/{branch}"
+    for _ in range(ATTEMPTS):
+        old, tip = _commit(git, base_ref), _commit(git, branch_ref)
+        counts = git.run("rev-list", "--count", "--left-right", f"{old}...{tip}").line()
+        behind, ahead = (int(count) for count in counts.split())
+        if not ahead:
+            return Merged(old, 0)
+        new = tip
+        if behind:
+            made = _merge_commit(git, old, tip, f"Merge branch '{branch}' into {base}")
+            if isinstance(made, Conflict):
+                return made
+            new = made
+        places = [path for path, ref in checkouts.items() if ref == base_ref and path.is_dir()]
+        if len(places) > 1:
+            return ReadyToMerge(f"{base} is checked out at {places[0]} and at {places[1]}")
+        if places:
+            obstacle = _fast_forward(git, places[0], base, new)
+            if obstacle is None:
+                return Merged(new, ahead)
+        else:
+            arguments = ("-m", f"merge {branch}", base_ref, new, old)
+            obstacle = _refusal(git, "update-ref", *arguments)
+            if obstacle is None:
+                return Merged(new, ahead)
+        if _commit(git, base_ref) == old:
+            return ReadyToMerge(obstacle)
+    return ReadyToMerge(f"{base} keeps moving")
+
+
+def _commit(git: Git, reference: str) -> str:
+    found = git.run("rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", ok=(0, 1))
+    if found.code:
+        raise GitError(f"there is no branch {reference.removeprefix('refs/heads/')}")
+    return found.line()
+
+
+def _merge_commit(git: Git, old: str, tip: str, message: str) -> str | Conflict:
+    """The id of a commit that merges both, which no branch knows yet."""
+    options = ("--write-tree", "-z", "--name-only", "--no-messages")
+    merged = git.run("merge-tree", *options, old, tip, ok=(0, 1))
+    tree, *conflicts = merged.fields()
+    if merged.code:
+        return Conflict(tuple(dict.fromkeys(conflicts)))
+    arguments = ("commit-tree", tree, "-p", old, "-p", tip, "-m", message)
+    # Without this git makes an address up from the host's name.
+    made = git.run(*arguments, settings={"user.useConfigOnly": "true"}, ok=(0, 128))
+    if made.code:
+        made = git.run(*arguments, settings=_NEUTRAL_IDENTITY)
+    return made.line()
+
+
+def _fast_forward(git: Git, place: Path, base: str, new: str) -> str | None:
+    """Move the checkout of base at `place` to `new`; why not, where it is not clean."""
+    own = Git(place)
+    git_dir = Path(own.run("rev-parse", "--absolute-git-dir").line())
+    checkout = git.at(place, git_dir)
+    if (git_dir / "index.lock").exists():
+        return f"another git works in {place}, or left its index.lock behind"
+    dirty = checkout.run("status", "--porcelain", "-z", "--untracked-files=no").fields()
+    if dirty:
+        noun = "change" if len(dirty) == 1 else "changes"
+        return f"the checkout of {base} at {place} has {len(dirty)} uncommitted {noun}"
+    options = ("--ff-only", "--no-squash", "--no-autostash", "--no-verify-signatures", "--no-stat")
+    # Ignored files are the user's too: git would overwrite them unasked.
+    return _refusal(checkout, "merge", "--quiet", *options, "--no-overwrite-ignore", new)
+
+
+def _refusal(git: Git, *arguments: str) -> str | None:
+    """Run a git that may say no; its words where it did."""
+    try:
+        git.run(*arguments)
+    except GitError as error:
+        return error.message
+    return None
