@@ -283,17 +283,20 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run did; spawned = completed + failed + crashed + killed + still live."""
+    """What a run did; spawned + adopted = completed + failed + crashed + killed + live."""
 
     features_total: int
     features_done: int
     features_blocked: int
     features_pending: int
     spawned: int
+    adopted: int
+    """Taken over from an earlier orchestrator, with their leases."""
     completed: int
     failed: int
     crashed: int
     killed: int
+    live: int
     leases_granted: int
     leases_released: int
     eaddrinuse: int

@@ -1,0 +1,96 @@
+"""The command line: every way to the engine that needs no panel."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autocoder.core.cli.output import guarded
+from autocoder.core.settings import PRESETS, load_settings
+
+app = typer.Typer(
+    name="autocoder",
+    help="Run many autonomous coding agents on one box, each in its own worktree with its own "
+    "two ports.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project-dir", "-C", help="The project: a git repository.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.callback()
+def autocoder() -> None:
+    """Exit codes: 0 done, 1 the run had failures, 2 wrong usage or settings, 3 refused because
+    of the present state, 130 on Ctrl-C."""
+
+
+@app.command()
+def parallel(
+    project_dir: ProjectOption = Path(),
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", "-n", help="Agents that run at once.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="How much is spent on a feature: " + ", ".join(PRESETS))
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="The program that works on features.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model the backend uses.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Branch to start from and merge into.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Work through the backlog without a panel, and report.
+
+    Ctrl-C stops the agents and reports; a second one leaves them running, for the next
+    `autocoder parallel` or `autocoder-tui` to adopt.
+
+    \b
+    Examples:
+      autocoder parallel --project-dir my-app --parallel 3
+      autocoder parallel --json 2>progress.jsonl >report.json
+    """
+    with guarded(as_json=as_json):
+        # SQL and the process libraries cost most of a second: not for --help.
+        from autocoder.core.composition import existing_folder, open_engine
+        from autocoder.core.headless import run_headless
+
+        folder = existing_folder(project_dir)
+        chosen = {
+            "parallel": parallel,
+            "preset": preset,
+            "backend": backend,
+            "model": model,
+            "base": base,
+            "stop_when_done": True,
+        }
+        settings = load_settings(folder, environ=os.environ, cli=chosen)
+        code = run_headless(open_engine(folder, settings), as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def worker(context: typer.Context) -> None:
+    """Run one agent by hand, as `python agent_worker.py` does; `autocoder worker --help`."""
+    from autocoder.core import agent_worker
+
+    os.execv(  # noqa: S606
+        sys.executable, [sys.executable, "-I", "-S", agent_worker.__file__, *context.args]
+    )
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,82 @@
+"""Where an orchestrator is put together, for every front end alike."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from autocoder.core.backends import check_backend
+from autocoder.core.backlog import import_backlog
+from autocoder.core.demo import make_demo_project
+from autocoder.core.errors import AutocoderError, ProjectError
+from autocoder.core.orchestrator import Orchestrator
+from autocoder.core.ports import PortAllocator
+from autocoder.core.probe import local_kernel
+from autocoder.core.project_lock import ProjectLock
+from autocoder.core.settings import Settings, database_path, ledger_path
+from autocoder.core.store import ProjectStore
+from autocoder.core.worktrees import open_repository
+
+OWN_FILES = ("/.autocoder/", "/agent_system.db*")
+"""What this program keeps in a project; git is told to overlook it."""
+
+
+def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
+    """The project's one orchestrator, holding its lock until it is closed.
+
+    Raises:
+        ProjectError: the folder cannot serve as a project.
+        ProjectLocked: another orchestrator runs it.
+        AutocoderError: settings or databases cannot be used. The lock is free again.
+    """
+    project_dir = existing_folder(project_dir)
+    check_backend(settings)
+    repository = open_repository(project_dir, settings.base)
+    lock = ProjectLock(project_dir)
+    try:
+        repository.ignore(*OWN_FILES)
+        kernel = local_kernel()
+        return Orchestrator(
+            project_dir=project_dir,
+            settings=settings,
+            repository=repository,
+            store=ProjectStore(database_path(settings, project_dir)),
+            allocator=PortAllocator(
+                ledger_path(settings), settings.ports, ui_port=settings.ui.port, kernel=kernel
+            ),
+            kernel=kernel,
+            lock=lock,
+        )
+    except AutocoderError:
+        lock.release()
+        raise
+
+
+def existing_folder(project_dir: Path) -> Path:
+    """The folder, absolute and without links. Raises `ProjectError` where there is none."""
+    try:
+        resolved = project_dir.expanduser().resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise ProjectError(
+            f"{project_dir} is not there", "Name the folder of a git repository."
+        ) from error
+    if not resolved.is_dir():
+        raise ProjectError(f"{project_dir} is a file", "Name the folder of a git repository.")
+    return resolved
+
+
+def make_demo(parent: Path | None = None) -> Path:
+    """A new demo project, its backlog in its database; the folder to open.
+
+    Raises:
+        AutocoderError: it cannot be made; what was begun is removed.
+    """
+    home = Path(tempfile.mkdtemp(prefix="autocoder-demo-", dir=parent))
+    try:
+        project = make_demo_project(home / "todo-app")
+        store = ProjectStore(project / "agent_system.db")
+        import_backlog(store, project / "backlog.json")
+        store.close()
+    except AutocoderError:
+        shutil.rmtree(home)
+        raise
+    return project
