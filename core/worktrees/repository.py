@@ -75,9 +75,16 @@ class Repository:
             free = f"{wanted}-{number}"
         return free
 
-    def commits_ahead(self, branch: str) -> int:
-        """How many commits of `branch` base does not have."""
-        span = f"refs/heads/{self.base}..refs/heads/{branch}"
+    def commits_ahead(self, branch: str, since: str = "") -> int:
+        """How many commits `branch` has that base, or the commit `since`, has not.
+
+        None of a branch that does not exist.
+        """
+        reference = f"refs/heads/{branch}"
+        found = self._git.run("show-ref", "--verify", "--quiet", reference, ok=(0, 1))
+        if found.code:
+            return 0
+        span = f"{since or f'refs/heads/{self.base}'}..{reference}"
         return int(self._git.run("rev-list", "--count", "--end-of-options", span).line())
 
     def changed_paths(self, branch: str) -> tuple[str, ...]:
