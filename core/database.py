@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
 from sqlmodel import SQLModel
 
 from autocoder.core.errors import DatabaseError
@@ -44,7 +44,7 @@ def open_database(
     """
     _make_folder(path)
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
     )
     event.listen(engine, "connect", _configure)
@@ -102,6 +102,42 @@ def readable(engine: Engine, path: Path) -> Iterator[Connection]:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
+def check_integrity(engine: Engine, path: Path) -> None:
+    """Read every page once, some milliseconds for a small file.
+
+    Raises:
+        DatabaseError: the file is damaged; it is unchanged.
+    """
+    with readable(engine, path) as connection:
+        verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+    if verdict != "ok":
+        raise _damaged(path, str(verdict))
+
+
+def network_file_system(path: Path) -> str | None:
+    """Type of the network file system that `path` is on, None for a local or unknown one.
+
+    SQLite's locks do not reliably exclude other hosts there.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        mount, _, source = line.partition(" - ")
+        point = mount.split()[4].replace("\\040", " ")
+        if len(point) >= len(best) and path.absolute().is_relative_to(point):
+            best, kind = point, source.split()[0]
+    return kind if kind.removeprefix("fuse.") in _NETWORK_FILE_SYSTEMS else None
+
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "sshfs", "9p", "afs", "ceph", "glusterfs"}
+    | {"lustre", "beegfs", "gpfs", "ocfs2", "gfs2"}
+)
+
+
 def set_aside(path: Path, stamp: str) -> Path:
     """Move a damaged file and its journal out of the way; nothing is deleted."""
     kept = path.with_name(f"{path.name}.damaged-{stamp}")
@@ -135,7 +171,7 @@ def _make_folder(path: Path) -> None:
         ) from error
     if path.is_dir():
         raise DatabaseError(
-            f"{path} is a folder, not a database file", "Move it away.", cause="damaged"
+            f"{path} is a folder, not a database file", "Move it away.", cause="unwritable"
         )
 
 
@@ -176,9 +212,7 @@ def _as_database_error(error: BaseException, path: Path) -> DatabaseError:
                 cause="busy",
             )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return DatabaseError(
-                f"{path} is damaged: {text}", "`autocoder ports repair` rebuilds.", cause="damaged"
-            )
+            return _damaged(path, text)
         case sqlite3.SQLITE_FULL:
             return DatabaseError(f"{path}: the disk is full", "Free some space.", cause="full")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
@@ -190,3 +224,9 @@ def _as_database_error(error: BaseException, path: Path) -> DatabaseError:
             )
         case _:
             return DatabaseError(f"{path}: {text}", cause="other")
+
+
+def _damaged(path: Path, text: str) -> DatabaseError:
+    return DatabaseError(
+        f"{path} is damaged: {text}", "Move it away, or restore a copy.", cause="damaged"
+    )

@@ -137,6 +137,8 @@ class PoolStatus:
     cooling: int
     quarantined: int
     available: int
+    address: str = ""
+    """The one address its ports are for; empty: all of the host's."""
 
     @property
     def capacity_percent(self) -> int:

@@ -5,6 +5,7 @@ Command line > environment > the project's `autocoder.toml` > the user's
 the option, variable or file: nothing falls back silently.
 """
 
+import ipaddress
 import tomllib
 import types
 import typing
@@ -41,6 +42,20 @@ def option(
 
 
 @dataclass(frozen=True, slots=True)
+class AddressPool:
+    """A range whose ports are leased for one address; one `[[pools]]` table."""
+
+    role: str = option("", "which pool", choices=("api", "web"))
+    address: str = option("", "IP address of this host that the ports are for")
+    start: int = option(0, "first port", low=LOWEST_PORT, high=HIGHEST_PORT)
+    end: int = option(0, "first port after the range", low=LOWEST_PORT, high=HIGHEST_PORT + 1)
+
+    @property
+    def range(self) -> PortRange:
+        return PortRange(self.start, self.end)
+
+
+@dataclass(frozen=True, slots=True)
 class PortSettings:
     api: tuple[PortRange, ...] = option(
         (PortRange(5000, 5100),), "ranges of the api pool, end exclusive"
@@ -63,6 +78,8 @@ class PortSettings:
     skip_check: bool = option(
         False, "grant ports without asking the kernel first", env="AUTOCODER_SKIP_PORT_CHECK"
     )
+    address: str = option("", "lease from the [[pools]] of this address; empty: from api and web")
+    pools: tuple[AddressPool, ...] = option((), "pools of single addresses: [[pools]] tables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +212,7 @@ def load_settings(
     values: dict[str, tuple[Any, str]] = {}
     for path in (user_config or user_file(), project_dir / PROJECT_FILE):
         for name, value in _flatten(_read_toml(path)).items():
-            values[name] = (value, str(path))
+            values["ports.pools" if name == "pools" else name] = (value, str(path))
     specs = dict(_specs(Settings))
     _refuse_unknown(values, specs)
     for name, spec in specs.items():
@@ -232,7 +249,7 @@ def _specs(kind: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
         name = prefix + spec.name.rstrip("_")
         if is_dataclass(hints[spec.name]):
             yield from _specs(hints[spec.name], name + ".")
-        elif spec.name not in ("origins", "backends"):
+        elif spec.name not in ("origins", "backends", "pools"):
             yield name, spec
 
 
@@ -259,7 +276,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _refuse_unknown(values: Mapping[str, tuple[Any, str]], specs: Mapping[str, Any]) -> None:
     for name, (_, where) in values.items():
-        if name not in specs and name != "backends":
+        if name not in specs and name not in ("backends", "ports.pools"):
             close = [known for known in specs if known.split(".")[-1] == name.split(".")[-1]]
             hint = f"Did you mean {close[0]}?" if close else "`autocoder config` lists the names."
             raise UsageError(f"{where}: there is no setting {name!r}", hint)
@@ -274,6 +291,8 @@ def _build(kind: Any, prefix: str, values: Mapping[str, tuple[Any, str]]) -> Any
             chosen[spec.name] = _build(hint, name + ".", values)
         elif name == "backends" and name in values:
             chosen[spec.name] = _backends(*values[name])
+        elif name == "ports.pools" and name in values:
+            chosen[spec.name] = _address_pools(*values[name])
         elif name in values:
             value, where = values[name]
             chosen[spec.name] = _convert(value, hint, spec.metadata, f"{where}: {name}")
@@ -293,6 +312,32 @@ def _backends(table: Any, where: str) -> Mapping[str, CommandBackend]:
         if not named[name].command:
             raise UsageError(f"{where}: backends.{name} needs a command = [...]")
     return types.MappingProxyType(named)
+
+
+def _address_pools(tables: Any, where: str) -> tuple[AddressPool, ...]:
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
+        raise UsageError(f"{where}: pools must be tables: [[pools]]")
+    pools = []
+    for number, entry in enumerate(tables, 1):
+        prefix = f"pools.{number}."
+        keys = {spec.name for spec in fields(AddressPool)}
+        if set(entry) != keys:
+            wrong = min(set(entry) ^ keys)
+            raise UsageError(
+                f"{where}: [[pools]] number {number} "
+                + (f"needs {wrong}" if wrong in keys else f"has no key {wrong!r}"),
+                "Every one has role, address, start and end (exclusive).",
+            )
+        pool = _build(AddressPool, prefix, {prefix + key: (entry[key], where) for key in entry})
+        try:
+            ipaddress.ip_address(pool.address)
+        except ValueError:
+            raise UsageError(
+                f"{where}: {prefix}address must be an IP address, not {pool.address!r}"
+            ) from None
+        _range(pool.start, pool.end, f"{where}: {prefix}start and end")
+        pools.append(pool)
+    return tuple(pools)
 
 
 def _convert(value: Any, hint: Any, meta: Mapping[str, Any], where: str) -> Any:
@@ -407,17 +452,27 @@ def _check(settings: Settings) -> None:
             f"{settings.origin('backend')}: there is no backend {settings.backend!r}",
             f"Known: {', '.join(known)}; or add [backends.{settings.backend}].",
         )
-    seen: list[tuple[str, PortRange]] = []
-    for role in ("api", "web"):
-        for span in getattr(settings.ports, role):
-            for other_role, other in seen:
-                if span.start < other.end and other.start < span.end:
-                    raise UsageError(
-                        f"{settings.origin(f'ports.{role}')}: {role} range {span} overlaps "
-                        f"{other_role} range {other}",
-                        "Every port belongs to one pool; move one of the ranges.",
-                    )
-            seen.append((role, span))
+    declared = [
+        (role, span, f"ports.{role}")
+        for role in ("api", "web")
+        for span in getattr(settings.ports, role)
+    ]
+    declared += [(pool.role, pool.range, "ports.pools") for pool in settings.ports.pools]
+    for position, (role, span, name) in enumerate(declared):
+        for other_role, other, _ in declared[:position]:
+            if span.start < other.end and other.start < span.end:
+                raise UsageError(
+                    f"{settings.origin(name)}: {role} range {span} overlaps "
+                    f"{other_role} range {other}",
+                    "Every port belongs to one pool; move one of the ranges.",
+                )
+    given = {(pool.role, pool.address) for pool in settings.ports.pools}
+    address = settings.ports.address
+    if address and {("api", address), ("web", address)} - given:
+        raise UsageError(
+            f"{settings.origin('ports.address')}: ports.address is {address}, but [[pools]] "
+            "declares no api and web pool for it",
+        )
     for name in ("database_url", "ledger_url"):
         _sqlite_path(settings, name)
 

@@ -6,6 +6,7 @@ of `features`, `agent_heartbeats`, `feature_dependencies`, `activity_events` and
 queries hold; times of the project database are its UTC text.
 """
 
+from sqlalchemy import DDL, CheckConstraint, Index, event, text
 from sqlmodel import Field, SQLModel
 
 
@@ -13,6 +14,20 @@ class PortLeaseRow(SQLModel, table=True):
     """A port that is not simply available. One owner per port number and host."""
 
     __tablename__ = "port_leases"
+    __table_args__ = (
+        Index("port_leases_by_holder", "host_id", "project", "holder"),
+        Index(
+            "port_leases_unsettled",
+            "host_id",
+            "state",
+            "role",
+            "due_at",
+            sqlite_where=text("state <> 'leased'"),
+        ),
+        CheckConstraint("role IN ('api', 'web') AND port BETWEEN 1 AND 65535"),
+        CheckConstraint("state IN ('leased', 'releasing', 'cooling', 'quarantined')"),
+        {"sqlite_with_rowid": False},
+    )
 
     host_id: str = Field(primary_key=True)
     port: int = Field(primary_key=True)
@@ -31,6 +46,53 @@ class PortLeaseRow(SQLModel, table=True):
     due_at: float | None = None
     listener_pid: int | None = None
     listener: str = ""
+
+
+class PortGapRow(SQLModel, table=True):
+    """The ports between the rows of `port_leases`, kept by triggers on that table.
+
+    The lowest port without a row is one look-up, however many rows there are. A host
+    without any gap has never leased: all its ports are one.
+    """
+
+    __tablename__ = "port_gaps"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    host_id: str = Field(primary_key=True)
+    until: int = Field(primary_key=True)
+    """The first port after the gap."""
+    start: int
+
+
+_PORT_TAKEN = DDL("""
+CREATE TRIGGER port_taken AFTER INSERT ON port_leases BEGIN
+  INSERT INTO port_gaps (host_id, start, until) SELECT NEW.host_id, 0, 65536
+    WHERE NOT EXISTS (SELECT 1 FROM port_gaps WHERE host_id = NEW.host_id);
+  INSERT INTO port_gaps (host_id, start, until)
+    SELECT host_id, start, NEW.port FROM port_gaps
+    WHERE host_id = NEW.host_id AND start < NEW.port AND until =
+      (SELECT min(until) FROM port_gaps WHERE host_id = NEW.host_id AND until > NEW.port);
+  UPDATE port_gaps SET start = NEW.port + 1
+    WHERE host_id = NEW.host_id AND until =
+      (SELECT min(until) FROM port_gaps WHERE host_id = NEW.host_id AND until > NEW.port);
+  DELETE FROM port_gaps
+    WHERE host_id = NEW.host_id AND until = NEW.port + 1 AND start = NEW.port + 1;
+END""")
+_PORT_GIVEN_BACK = DDL("""
+CREATE TRIGGER port_given_back AFTER DELETE ON port_leases BEGIN
+  INSERT OR REPLACE INTO port_gaps (host_id, start, until) VALUES (
+    OLD.host_id,
+    coalesce((SELECT start FROM port_gaps WHERE host_id = OLD.host_id AND until = OLD.port),
+             OLD.port),
+    coalesce((SELECT until FROM port_gaps
+              WHERE host_id = OLD.host_id AND start = OLD.port + 1 AND until =
+                (SELECT min(until) FROM port_gaps
+                 WHERE host_id = OLD.host_id AND until > OLD.port)),
+             OLD.port + 1));
+  DELETE FROM port_gaps WHERE host_id = OLD.host_id AND until = OLD.port;
+END""")
+for _trigger in (_PORT_TAKEN, _PORT_GIVEN_BACK):
+    event.listen(SQLModel.metadata.tables["port_gaps"], "after_create", _trigger)
 
 
 class PortRangeRow(SQLModel, table=True):
@@ -164,7 +226,7 @@ class ProjectSettingRow(SQLModel, table=True):
     updated_at: str | None = None
 
 
-LEDGER_TABLES = (PortLeaseRow, PortRangeRow, LedgerCounterRow)
+LEDGER_TABLES = (PortLeaseRow, PortGapRow, PortRangeRow, LedgerCounterRow)
 PROJECT_TABLES = (
     FeatureRow,
     FeatureDependencyRow,

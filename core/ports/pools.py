@@ -1,0 +1,188 @@
+"""The pools: what settings declare, and what the ledger has grown them by since.
+
+Declared ranges are this process's own; growth is shared by every project of the
+host, and where the two contradict each other the declaration wins.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from autocoder.core.errors import RefusedError, UsageError
+from autocoder.core.models import LeaseState, PortRange, Role
+from autocoder.core.ports.ledger import Ledger
+from autocoder.core.ports.rules import PortRules, next_block, overlaps, total
+from autocoder.core.settings import HIGHEST_PORT, LOWEST_PORT, PortSettings
+
+HELD = (LeaseState.LEASED, LeaseState.RELEASING)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolName:
+    role: Role
+    address: str = ""
+    """The one address its ports are for; empty: all of the host's."""
+
+    def __str__(self) -> str:
+        return f"{self.role} on {self.address}" if self.address else str(self.role)
+
+
+class Pools:
+    """The ranges of every pool, and how they grow and shrink.
+
+    Raises:
+        UsageError: a declared range overlaps the kernel's ephemeral ports.
+    """
+
+    def __init__(self, settings: PortSettings, rules: PortRules, now: Callable[[], float]) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._now = now
+        self.declared: dict[PoolName, tuple[PortRange, ...]] = {
+            PoolName(Role.API): settings.api,
+            PoolName(Role.WEB): settings.web,
+        }
+        for pool in settings.pools:
+            name = PoolName(Role(pool.role), pool.address)
+            self.declared[name] = (*self.declared.get(name, ()), pool.range)
+        for name, spans in self.declared.items():
+            for span in spans:
+                self._refuse_ephemeral(name, span)
+
+    def ranges(self, ledger: Ledger, connection: Connection) -> dict[PoolName, list[PortRange]]:
+        """Every pool's ranges now, lowest first; growth that overlaps a declaration is left out."""
+        pools = {name: list(spans) for name, spans in self.declared.items()}
+        for row in ledger.ranges(connection):
+            name, span = PoolName(Role(row.role), row.address), PortRange(row.start, row.end)
+            if name in pools and self._contradiction(span) is None:
+                pools[name].append(span)
+        for spans in pools.values():
+            spans.sort(key=lambda span: span.start)
+        return pools
+
+    def ignored(self, ledger: Ledger, connection: Connection) -> list[str]:
+        """A sentence for each range of the ledger that this process's settings contradict."""
+        sentences = []
+        for row in ledger.ranges(connection):
+            span = PortRange(row.start, row.end)
+            home = self.declared.get(PoolName(Role(row.role), row.address), ())
+            covered = any(span.start in own and span.end - 1 in own for own in home)
+            if not covered and (why := self._contradiction(span)) is not None:
+                sentences.append(
+                    f"The ledger's {row.role} range {span} overlaps {why}, which settings declare; "
+                    "it is not used here. `autocoder ports shrink` removes it."
+                )
+        return sentences
+
+    def expand(
+        self,
+        ledger: Ledger,
+        connection: Connection,
+        name: PoolName,
+        amount: int | PortRange | None,
+        reason: str,
+    ) -> PortRange:
+        """Add a range to a pool; durable with the transaction.
+
+        Raises:
+            RefusedError: no such range is to be had; the message says why.
+            UsageError: the range or the count is no such thing.
+        """
+        pools = self.ranges(ledger, connection)
+        if name not in pools:
+            raise UsageError(f"there is no pool {name}", f"Known: {', '.join(map(str, pools))}.")
+        grown = [PortRange(row.start, row.end) for row in ledger.ranges(connection)]
+        taken = [*(span for spans in self.declared.values() for span in spans), *grown]
+        room = self._settings.max_ports - total(pools[name])
+        if isinstance(amount, PortRange):
+            self._check_range(amount, taken)
+            span = amount
+        else:
+            size = min(len(self.declared[name][0]), room) if amount is None else amount
+            if amount is not None and amount < 1:
+                raise UsageError(f"a pool cannot be extended by {amount} ports")
+            block = next_block(max(size, 1), pools[name][-1].end, taken, self._rules)
+            if block is None:
+                raise RefusedError(
+                    f"pool {name} cannot be extended: no {size} consecutive ports are left",
+                    "Name a smaller number, or a range: `autocoder ports expand api 7000-7019`.",
+                )
+            span = block
+        if len(span) > room:
+            raise RefusedError(
+                f"pool {name} has {total(pools[name])} ports, {len(span)} more would pass the "
+                f"limit of {self._settings.max_ports}",
+                "Raise ports.max_ports ($AUTOCODER_PORTS_MAX_PORTS).",
+            )
+        ledger.add_range(connection, span, name.role, name.address, self._now(), reason)
+        return span
+
+    def shrink(
+        self, ledger: Ledger, connection: Connection, name: PoolName, span: PortRange | None
+    ) -> PortRange:
+        """Take a range that the pool was grown by away again, the youngest by default.
+
+        Raises:
+            RefusedError: one of its ports is held; nothing has changed.
+            UsageError: the pool was not grown by that range.
+        """
+        rows = [
+            row
+            for row in ledger.ranges(connection)
+            if (row.role, row.address) == (name.role, name.address)
+            and (span is None or (row.start, row.end) == (span.start, span.end))
+        ]
+        if not rows:
+            what = f"by {span}" if span else "by any range"
+            raise UsageError(
+                f"pool {name} was not extended {what}",
+                "What settings declare is changed there: ports.api and ports.web.",
+            )
+        gone = PortRange(rows[-1].start, rows[-1].end)
+        inside = [row for row in ledger.all_rows(connection) if row.port in gone]
+        held = [row for row in inside if row.state in HELD]
+        if held:
+            raise RefusedError(
+                f"pool {name} cannot lose {gone}: {held[0].holder} holds {held[0].port}"
+                + (f", and {len(held) - 1} more are held" if len(held) > 1 else ""),
+                "Stop these agents first.",
+            )
+        for row in inside:
+            ledger.remove(connection, row)
+        ledger.remove_range(connection, gone.start)
+        return gone
+
+    def _check_range(self, span: PortRange, taken: list[PortRange]) -> None:
+        if not LOWEST_PORT <= span.start < span.end <= HIGHEST_PORT + 1:
+            raise UsageError(
+                f"{span} is no range of ports between {LOWEST_PORT} and {HIGHEST_PORT}"
+            )
+        for other in taken:
+            if overlaps(span, other):
+                raise RefusedError(f"{span} overlaps {other}, which a pool has already")
+        self._refuse_ephemeral(None, span)
+        barred = sorted(port for port in self._rules.never if port in span)
+        if barred:
+            raise RefusedError(
+                f"{span} contains {', '.join(map(str, barred[:5]))}: browsers refuse it, or this "
+                "host reserves it",
+                "Leave such ports out of the range.",
+            )
+
+    def _refuse_ephemeral(self, name: PoolName | None, span: PortRange) -> None:
+        if overlaps(span, self._rules.ephemeral):
+            subject = f"ports.{name.role}: {span}" if name else str(span)
+            raise UsageError(
+                f"{subject} overlaps {self._rules.ephemeral}, which the kernel hands out by itself",
+                "Choose a range outside net.ipv4.ip_local_port_range.",
+            )
+
+    def _contradiction(self, span: PortRange) -> str | None:
+        if overlaps(span, self._rules.ephemeral):
+            return f"the ephemeral range {self._rules.ephemeral}"
+        for name, spans in self.declared.items():
+            for declared in spans:
+                if overlaps(span, declared):
+                    return f"{declared} of pool {name}"
+        return None
