@@ -1,18 +1,23 @@
 """Where an orchestrator is put together, for every front end alike."""
 
+import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from autocoder.core.backends import check_backend
 from autocoder.core.backlog import import_backlog
 from autocoder.core.demo import make_demo_project
+from autocoder.core.engine import Engine
 from autocoder.core.errors import AutocoderError, ProjectError
+from autocoder.core.headless import run_headless
 from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import local_kernel
 from autocoder.core.project_lock import ProjectLock
-from autocoder.core.settings import Settings, database_path, ledger_path
+from autocoder.core.settings import Settings, database_path, ledger_path, load_settings
 from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import open_repository
 
@@ -80,3 +85,21 @@ def make_demo(parent: Path | None = None) -> Path:
         shutil.rmtree(home)
         raise
     return project
+
+
+def run_demo(
+    show: Callable[[Callable[[], Engine], Path], int] | None, cli: Mapping[str, object]
+) -> int:
+    """Make a demo project and `show` it, or without a screen run it to its end; the exit code.
+
+    The project stays where it was made, to be looked at.
+    """
+    sys.stderr.write("making a demo project: a todo app with a backlog of 12 features\n")
+    project = make_demo()
+    sys.stderr.write(f"it is in {project}; its agents are scripted: no model, no key\n")
+    sys.stderr.flush()
+    if show is not None:
+        settings = load_settings(project, environ=os.environ, cli=cli)
+        return show(lambda: open_engine(project, settings), project)
+    settings = load_settings(project, environ=os.environ, cli={**cli, "stop_when_done": True})
+    return run_headless(open_engine(project, settings), as_json=False)

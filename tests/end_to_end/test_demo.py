@@ -1,0 +1,147 @@
+"""The main job: the demo's backlog, from `autocoder-tui demo` to the last merged branch."""
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SEED_QUERIES = {
+    "no api port twice": "SELECT api_port FROM agent_heartbeats GROUP BY api_port "
+    "HAVING COUNT(*) > 1",
+    "no web port twice": "SELECT web_port FROM agent_heartbeats GROUP BY web_port "
+    "HAVING COUNT(*) > 1",
+    "no port of a completed agent": "SELECT agent_id FROM agent_heartbeats "
+    "WHERE status = 'COMPLETED' AND (api_port IS NOT NULL OR web_port IS NOT NULL)",
+}
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, ports: range) -> dict[str, str]:
+    """An environment whose ledger, ports and temporary files are this test's own."""
+    return os.environ | {
+        "TMPDIR": str(tmp_path),
+        "AUTOCODER_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        "AUTOCODER_API_PORT_RANGE_START": str(ports[0]),
+        "AUTOCODER_API_PORT_RANGE_END": str(ports[40]),
+        "AUTOCODER_WEB_PORT_RANGE_START": str(ports[50]),
+        "AUTOCODER_WEB_PORT_RANGE_END": str(ports[90]),
+        "AUTOCODER_SCRIPTED_STEP_S": "0.05",
+        "AUTOCODER_LIMITS_RETRY_S": "0.2",
+    }
+
+
+def rows(database: Path, query: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def processes_below(folder: Path) -> Iterator[str]:
+    """Command lines of live processes that work, or keep their files, below the folder."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                cwd = (entry / "cwd").readlink()
+                environment = (entry / "environ").read_bytes()
+                if cwd.is_relative_to(folder) or f"{folder}/autocoder-demo".encode() in environment:
+                    yield (entry / "cmdline").read_text().replace("\0", " ")
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_ends_with_every_feature_merged_and_nothing_left(
+    tmp_path: Path, ports: range, surroundings: dict[str, str]
+) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "autocoder.tui", "demo"],
+        env=surroundings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    violations = []
+    while demo.poll() is None:
+        for database in tmp_path.glob("autocoder-demo-*/todo-app/agent_system.db"):
+            for claim, query in SEED_QUERIES.items():
+                with contextlib.suppress(sqlite3.OperationalError):
+                    found = rows(database, query)
+                    violations += [(claim, found)] if found else []
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            demo.wait(0.05)
+    report, progress = demo.communicate()
+    project = next(tmp_path.glob("autocoder-demo-*/todo-app"))
+    database = project / "agent_system.db"
+
+    assert demo.returncode == 0, progress + report
+    assert not violations
+    assert "12 of 12 features done" in report
+    assert "EADDRINUSE  0 on agents' own ports" in report
+    # The four that misbehave on purpose are named with what they did, then done.
+    for cause in ("SIGSEGV", "left behind", "port 5000", "escape"):
+        assert cause in report
+    assert not list(processes_below(tmp_path))
+    assert rows(database, "SELECT * FROM agent_heartbeats") == []
+    listening = {
+        int(line.split()[1].rpartition(":")[2], 16)
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A"
+    }
+    assert not listening & set(ports)
+    states = rows(tmp_path / "ledger.db", "SELECT DISTINCT state FROM port_leases")
+    assert {state for (state,) in states} <= {"cooling"}
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert status.stdout == ""
+    subprocess.run([sys.executable, "-m", "unittest"], cwd=project, check=True, capture_output=True)
+
+
+@pytest.mark.timeout(120)
+def test_instant_features_of_any_repository_are_all_merged(
+    tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    project = tmp_path / "plain"
+    subprocess.run(["git", "init", "-q", "-b", "main", str(project)], check=True)
+    (project / "README").write_text("a repository\n")
+    for command in (["add", "README"], ["commit", "-qm", "begin"]):
+        subprocess.run(["git", "-C", str(project), *command], check=True)
+    backlog = tmp_path / "backlog.json"
+    backlog.write_text(json.dumps([{"name": f"Feature number {n}"} for n in range(20)]))
+    autocoder = [sys.executable, "-m", "autocoder.core.cli"]
+    environ = surroundings | {"AUTOCODER_SCRIPTED_STEP_S": "0"}
+    subprocess.run(
+        [*autocoder, "features", "import", str(backlog), "--project-dir", str(project)],
+        env=environ,
+        check=True,
+        capture_output=True,
+    )
+
+    done = subprocess.run(
+        [*autocoder, "parallel", "--project-dir", str(project), "--parallel", "5", "--json"],
+        env=environ,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    report = json.loads(done.stdout)
+    agents = report["agents"]
+    assert report["features"] == {"total": 20, "done": 20, "blocked": 0, "pending": 0}
+    assert agents["spawned"] == sum(agents[e] for e in ("completed", "failed", "crashed", "killed"))
+    assert report["leases"] == {"granted": agents["spawned"], "released": agents["spawned"]}
+    assert report["eaddrinuse"] == 0
+    assert all(json.loads(line)["event"] for line in done.stderr.splitlines())
+    log = subprocess.run(
+        ["git", "-C", str(project), "log", "--oneline", "--no-merges", "main"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert len(log.stdout.splitlines()) == 21
