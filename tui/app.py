@@ -1,0 +1,139 @@
+"""The panel's App: it wires, and does nothing else.
+
+One engine thread, one reactive snapshot that every screen is bound to, and the
+route of wishes back to the engine.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.reactive import reactive
+
+from autocoder.core.commands import Command, StopAll
+from autocoder.core.engine import Engine
+from autocoder.core.models import Snapshot
+from autocoder.tui.engine_thread import EngineThread
+from autocoder.tui.messages import CommandsRequested, EngineEnded, QuitRequested, SnapshotTaken
+from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
+from autocoder.tui.screens.main import MainScreen
+from autocoder.tui.spans import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How the panel was left, for the words after the terminal is restored."""
+
+    snapshot: Snapshot | None
+    """The last one shown."""
+    error: BaseException | None = None
+    """What ended the engine, where it did not end by itself."""
+    interrupted: bool = False
+
+    @property
+    def live(self) -> int:
+        return sum(agent.live for agent in self.snapshot.agents) if self.snapshot else 0
+
+
+class Panel(App[Departure]):
+    TITLE = "autocoder"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "interrupt", "quit", show=False, priority=True, system=True),
+    ]
+
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    leaving: reactive[str] = reactive("", init=False)
+
+    def __init__(
+        self,
+        open_engine: Callable[[], Engine],
+        project: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        read_only: bool = False,
+    ) -> None:
+        """`open_engine` runs in a thread, after the first paint."""
+        no_color = "NO_COLOR" in os.environ
+        super().__init__(ansi_color=True if no_color else None)
+        self._engine = EngineThread(open_engine)
+        self._project = project
+        self._clock = clock
+        self._read_only = read_only
+        # Frames of an animation are what makes a slow link unbearable.
+        self.animation_level = "none"
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = "terminal" if no_color else THEMES[0].name
+        self.ansi_theme_dark = ANSI_NIGHT
+        self.ansi_theme_light = ANSI_DAY
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return {"dim": "#7d8895", "faint": "#3a434e", "row": "#222b36"}
+
+    async def on_mount(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._depart)
+        main = MainScreen(self._clock, self._project, read_only=self._read_only)
+        await self.push_screen(main.data_bind(Panel.snapshot, Panel.leaving))
+        self.call_after_refresh(self._start_engine)
+
+    def _start_engine(self) -> None:
+        self._engine.start(
+            lambda snapshot: self._post(SnapshotTaken(snapshot)),
+            lambda error: self._post(EngineEnded(error)),
+        )
+
+    def _post(self, message: SnapshotTaken | EngineEnded) -> None:
+        if self.is_running:
+            self.post_message(message)
+
+    def on_snapshot_taken(self, message: SnapshotTaken) -> None:
+        self.snapshot = message.snapshot
+        if self.leaving:
+            self._leave_when_stopped()
+
+    def on_engine_ended(self, message: EngineEnded) -> None:
+        self.exit(Departure(self.snapshot, message.error))
+
+    def on_commands_requested(self, message: CommandsRequested) -> None:
+        self.submit(*message.commands)
+
+    def submit(self, *commands: Command) -> None:
+        """Hand wishes to the engine, in this order."""
+        for command in commands:
+            self._engine.submit(command)
+
+    def on_quit_requested(self, message: QuitRequested) -> None:
+        if not message.stop_agents or self.leaving:
+            self._depart()
+            return
+        self.submit(StopAll())
+        self._leave_when_stopped()
+
+    def _leave_when_stopped(self) -> None:
+        live = sum(agent.live for agent in self.snapshot.agents) if self.snapshot else 0
+        if not live:
+            self._depart()
+        self.leaving = (
+            f"stopping {counted(live, 'agent')} …   q leaves at once, they stop all the same"
+        )
+
+    def action_interrupt(self) -> None:
+        self._depart(interrupted=True)
+
+    def _depart(self, *, interrupted: bool = False) -> None:
+        self.exit(Departure(self.snapshot, interrupted=interrupted))
+
+    def stop_engine(self) -> None:
+        """Let the engine's thread end, and wait for it; agents go on."""
+        self._engine.stop()
+        self._engine.join()

@@ -1,0 +1,88 @@
+"""The one table of keys: footer, help, palette and the README are made from it.
+
+Lower case is safe, upper case is stronger. Every binding has an id, by which a
+user's keymap file names it.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from textual.binding import Binding
+
+
+def _key(
+    name: str,
+    key: str,
+    action: str,
+    label: str,
+    tooltip: str,
+    *,
+    show: bool = True,
+    display: str = "",
+) -> Binding:
+    return Binding(
+        key, action, label, id=name, tooltip=tooltip, show=show, key_display=display or None
+    )
+
+
+AGENTS: Final = (
+    _key("agent.spawn", "n", "spawn", "spawn", "Spawn an agent on the next feature"),
+    _key("agent.stop", "x", "stop", "stop", "Stop the agent; its feature goes back to the backlog"),
+    _key("agent.kill", "X", "kill", "kill", "Kill the agent's whole process tree"),
+    _key(
+        "agent.recover", "r", "recover", "recover", "Recover: a new agent goes on in its worktree"
+    ),
+    _key("pool.expand", "e", "expand", "extend ports", "Extend the port pools"),
+    _key("engine.pause", "p", "pause", "pause", "Pause or resume: no new agents by itself"),
+)
+VIEWS: Final = (
+    _key("log.focus", "enter,l", "focus_log", "log", "Go to the agent's log", display="⏎"),
+    _key("filter", "slash", "filter", "filter", "Filter: state:crashed port:51 !text", display="/"),
+    _key("zoom", "z", "zoom", "zoom", "Give the focused pane the whole screen"),
+    _key(
+        "back",
+        "escape",
+        "back",
+        "back",
+        "Back: leave the pane, then the zoom, then the filter",
+        show=False,
+        display="esc",
+    ),
+    _key("help", "question_mark", "help", "help", "All keys and glyphs", display="?"),
+)
+LEAVING: Final = (
+    _key("quit", "q", "quit", "quit", "Quit; agents keep running"),
+    _key("quit.stop", "Q", "stop_all", "stop all", "Stop every agent and quit", show=False),
+)
+GROUPS: Final = (("Agents", AGENTS), ("Views", VIEWS), ("Leaving", LEAVING))
+MAIN: Final = (*AGENTS, *VIEWS, *LEAVING)
+
+
+def shown_key(binding: Binding) -> str:
+    """How the key is written on the screen and in the README."""
+    if binding.key_display:
+        return binding.key_display
+    names = {
+        "pagedown": "PgDn",
+        "pageup": "PgUp",
+        "down": "↓",
+        "up": "↑",
+        "slash": "/",
+        "escape": "esc",
+        "enter": "⏎",
+        "question_mark": "?",
+        "space": "space",
+        "exclamation_mark": "!",
+        "asterisk": "*",
+        "colon": ":",
+        "dollar_sign": "$",
+    }
+    return " ".join(names.get(key, key) for key in binding.key.split(","))
+
+
+def as_markdown(groups: Iterable[tuple[str, Iterable[Binding]]] = GROUPS) -> str:
+    """The table of keys for the README."""
+    rows = ["| key | does |", "|---|---|"]
+    for _, bindings in groups:
+        rows += [f"| `{shown_key(binding)}` | {binding.tooltip} |" for binding in bindings]
+    return "\n".join(rows)

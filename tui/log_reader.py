@@ -1,0 +1,58 @@
+"""A thread that follows the logs on show, so that no disk ever holds up a key.
+
+It only polls what a widget shows now, and says at most twenty times a second
+that something moved; the lines themselves are fetched when they are painted.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from autocoder.core.logs import LogTail
+
+FRAME_S = 0.05
+
+
+class LogReader:
+    """The tails of the paths asked for last; one thread, started with the first path."""
+
+    def __init__(self, moved: Callable[[], object]) -> None:
+        """`moved` is called from the reader's thread."""
+        self._moved = moved
+        self._tails: Mapping[Path, LogTail] = MappingProxyType({})
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def follow(self, paths: tuple[Path, ...]) -> Mapping[Path, LogTail]:
+        """Read these from now on and no others; a path followed before keeps its tail."""
+        known = self._tails
+        self._tails = {path: known.get(path) or LogTail(path) for path in paths}
+        self._wake.set()
+        if self._thread is None and paths:
+            self._thread = threading.Thread(target=self._run, name="log reader", daemon=True)
+            self._thread.start()
+        return self._tails
+
+    def stop(self) -> None:
+        """Returns when the thread has ended and every descriptor is closed."""
+        self._ending = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        opened: dict[Path, LogTail] = {}
+        while not self._ending:
+            tails = dict(self._tails)
+            for path in opened.keys() - tails.keys():
+                opened.pop(path).close()
+            opened |= tails
+            moved = [tail.poll() for tail in tails.values()]
+            if any(moved):
+                self._moved()
+            self._wake.wait(FRAME_S if tails else None)
+            self._wake.clear()
+        for tail in opened.values():
+            tail.close()

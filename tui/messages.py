@@ -1,0 +1,45 @@
+"""What crosses between the engine's thread, the App and its screens.
+
+Facts are in the past tense, wishes end in Requested; commands themselves are
+the engine's words (`autocoder.core.commands`).
+"""
+
+from textual.message import Message
+
+from autocoder.core.commands import Command
+from autocoder.core.models import Snapshot
+
+
+class SnapshotTaken(Message):
+    """The engine has published; of several waiting ones only the last counts."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SnapshotTaken)
+
+
+class EngineEnded(Message):
+    """The engine's thread is over; with the error, where it did not end by itself."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        super().__init__()
+        self.error = error
+
+
+class CommandsRequested(Message):
+    """The user wants these done, in this order."""
+
+    def __init__(self, *commands: Command) -> None:
+        super().__init__()
+        self.commands = commands
+
+
+class QuitRequested(Message):
+    """The user wants to leave, with or without stopping every agent first."""
+
+    def __init__(self, *, stop_agents: bool) -> None:
+        super().__init__()
+        self.stop_agents = stop_agents

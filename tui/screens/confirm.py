@@ -1,0 +1,71 @@
+"""Asks before work ends: names what it is about, and takes `y` or the same key again for yes.
+
+Enter and Esc never confirm. The names are those of the moment the key was
+pressed: nothing moves under the question.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+from autocoder.tui.palette import Tone
+from autocoder.tui.spans import Line
+from autocoder.tui.widgets.painted import TextLines
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    title: str
+    body: tuple[Line, ...]
+    verb: str
+    """What yes does, in the third person: "kills"."""
+    otherwise: str
+    """What no does: "keeps"."""
+    key: str
+    """The key that led here, by Textual's name; pressed again it means yes."""
+
+
+MOST_LINES = 16
+
+
+class ConfirmScreen(ModalScreen[bool]):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "yes", id="confirm.yes"),
+        Binding("escape,n,q", "answer(False)", "no", id="confirm.no"),
+    ]
+
+    def __init__(self, question: Question) -> None:
+        super().__init__()
+        self._question = question
+        self._bindings.bind(question.key, "answer(True)", show=False)
+
+    def compose(self) -> ComposeResult:
+        question = self._question
+        body = question.body
+        if len(body) > MOST_LINES:
+            rest = len(body) - MOST_LINES + 1
+            body = (*body[: MOST_LINES - 1], ((f"   … {rest} more lines", Tone.DIM),))
+        dialog = TextLines(id="dialog")
+        dialog.lines = (
+            (),
+            ((f"  {question.title}", Tone.STRONG),),
+            (),
+            *body,
+            (),
+            (
+                ("  y", Tone.ACCENT),
+                (" or ", Tone.DIM),
+                (question.key, Tone.ACCENT),
+                (f" {question.verb},  ", Tone.DIM),
+                ("esc", Tone.ACCENT),
+                (f" {question.otherwise}", Tone.DIM),
+            ),
+        )
+        dialog.styles.height = len(dialog.lines) + 1
+        yield dialog
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)

@@ -1,0 +1,74 @@
+"""Every key and every glyph, from the binding table and the palette."""
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+from autocoder.core.models import AgentState
+from autocoder.tui import keys, palette
+from autocoder.tui.palette import Tone
+from autocoder.tui.spans import Line
+from autocoder.tui.widgets.log_pane import LogPane
+from autocoder.tui.widgets.pager import Pager
+from autocoder.tui.widgets.table import Table
+
+
+def help_lines() -> tuple[Line, ...]:
+    lines: list[Line] = []
+    tables = (*keys.GROUPS, ("In a table", Table.BINDINGS), ("In a log", LogPane.BINDINGS))
+    for title, bindings in tables:
+        lines += [(), ((f"  {title}", Tone.STRONG),)]
+        for binding in bindings:
+            if not isinstance(binding, Binding):
+                continue
+            lines.append(
+                (
+                    (f"    {keys.shown_key(binding):<18}", Tone.ACCENT),
+                    (binding.tooltip or binding.description, Tone.PLAIN),
+                )
+            )
+    lines += [(), (("  Glyphs", Tone.STRONG),)]
+    for state in AgentState:
+        glyph, tone = palette.STATE_GLYPH[state], palette.STATE_TONE[state]
+        lines.append(((f"    {glyph}  ", tone), (palette.STATE_WORD[state], Tone.PLAIN)))
+    lines.append(
+        ((f"    {palette.PROBLEM}  ", Tone.WARN), ("needs you: the reason follows", Tone.PLAIN))
+    )
+    for glyph, tone, words in palette.LISTENER.values():
+        lines.append(((f"    {glyph}  ", tone), (f"beside a port: {words}", Tone.PLAIN)))
+    lines.append((("    ±2 ", Tone.WARN), ("uncommitted files in the worktree", Tone.PLAIN)))
+    lines.append(
+        (
+            ("    ━╍─", Tone.ACCENT),
+            ("ports leased, resting (cooling or quarantined), free", Tone.PLAIN),
+        )
+    )
+    lines += [(), (("  Filter", Tone.STRONG),)]
+    for example, meaning in (
+        ("login form", "both words, anywhere"),
+        ("state:crashed,failed", "either state"),
+        ("port:51", "a port that begins with 51"),
+        ("!text", "not this word; works before fields too"),
+    ):
+        lines.append(((f"    {example:<22}", Tone.ACCENT), (meaning, Tone.PLAIN)))
+    lines.append(
+        (("    fields: agent backend branch feature pid port problem state worktree", Tone.DIM),)
+    )
+    return tuple(lines)
+
+
+class HelpScreen(ModalScreen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark", "leave", "back", key_display="esc", id="help.back"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        pager = Pager(id="sheet")
+        pager.border_title = "help"
+        pager.lines = help_lines()
+        yield pager
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

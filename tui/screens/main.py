@@ -1,0 +1,316 @@
+"""The main screen: header, grid of agents, the selected agent's log, notices, keys.
+
+It composes widgets and turns keys into wishes; what is true comes down in one
+snapshot, and a wish shows only when a later snapshot says so.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.widgets import Input
+
+from autocoder.core.commands import (
+    Command,
+    KillAgent,
+    Pause,
+    RecoverAgent,
+    Resume,
+    SpawnAgent,
+    StopAgent,
+)
+from autocoder.core.models import Agent, Snapshot
+from autocoder.tui import keys, render
+from autocoder.tui.messages import CommandsRequested, QuitRequested
+from autocoder.tui.palette import Tone
+from autocoder.tui.query import Query, parse
+from autocoder.tui.screens.confirm import ConfirmScreen, Question
+from autocoder.tui.screens.expand import ExpandScreen
+from autocoder.tui.screens.help import HelpScreen
+from autocoder.tui.spans import Line, counted
+from autocoder.tui.widgets.header import Header
+from autocoder.tui.widgets.key_bar import KeyBar
+from autocoder.tui.widgets.log_pane import LogPane
+from autocoder.tui.widgets.notice_line import NoticeLine
+from autocoder.tui.widgets.painted import TextLines
+from autocoder.tui.widgets.rule import Rule
+from autocoder.tui.widgets.table import Table
+
+LEAST_WIDTH, LEAST_HEIGHT = 60, 16
+CHANGING = frozenset({"spawn", "stop", "kill", "recover", "expand", "pause", "stop_all"})
+"""Actions that a read-only panel does not have."""
+WORD_S = 5.0
+
+
+class MainScreen(Screen[None]):
+    CSS_PATH = "main.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = list(keys.MAIN)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - as Textual declares it
+
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    leaving: reactive[str] = reactive("", init=False)
+    """What the panel waits for before it leaves; empty while it stays."""
+    filter: reactive[Query] = reactive(Query(), init=False)
+
+    def __init__(self, clock: Callable[[], float], project: str, *, read_only: bool) -> None:
+        super().__init__()
+        self._clock = clock
+        self._project = project
+        self._read_only = read_only
+
+    def compose(self) -> ComposeResult:
+        yield Header(self._clock, self._project).data_bind(MainScreen.snapshot)
+        yield Rule(id="grid-rule")
+        yield Table[Agent](
+            render.AGENT_COLUMNS, lambda agent: agent.agent_id, self._clock, id="grid"
+        )
+        yield Rule(id="log-rule")
+        yield LogPane(id="log")
+        yield Rule(id="notice-rule")
+        yield NoticeLine(self._clock).data_bind(MainScreen.snapshot)
+        with Horizontal(id="filter"):
+            yield TextLines(id="filter-label")
+            yield Input(id="filter-input", compact=True)
+        yield KeyBar()
+        yield TextLines(id="too-small")
+
+    @property
+    def grid(self) -> Table[Agent]:
+        return self.query_one("#grid", Table)
+
+    @property
+    def log_pane(self) -> LogPane:
+        return self.query_one("#log", LogPane)
+
+    def on_mount(self) -> None:
+        self.query_one("#filter-label", TextLines).lines = (((" filter ", Tone.ACCENT),),)
+        self.query_one("#filter-input", Input).cursor_blink = False
+        self.grid.focus()
+
+    # -- what comes down
+
+    def watch_snapshot(self, snapshot: Snapshot | None) -> None:
+        if snapshot is None:
+            return
+        self._show_agents()
+        self._show_log()
+
+    def watch_filter(self) -> None:
+        self._show_agents()
+
+    def watch_leaving(self) -> None:
+        self.query_one(NoticeLine).word = (
+            ((f" ◍ {self.leaving}", Tone.WARN),) if self.leaving else ()
+        )
+
+    def _show_agents(self) -> None:
+        if self.snapshot is None:
+            return
+        shown = [agent for agent in self.snapshot.agents if self.filter.holds(agent)]
+        grid = self.grid
+        grid.empty = render.empty_grid(self.snapshot, filtered=bool(self.filter.terms))
+        grid.show(shown)
+        self.query_one("#grid-rule", Rule).left = render.filter_word(
+            self.filter, len(shown), len(self.snapshot.agents)
+        )
+
+    def _show_log(self) -> None:
+        key = self.grid.cursor_key
+        chosen = [agent for agent in self.grid.rows if agent.agent_id == key]
+        self.log_pane.agent = chosen[0] if chosen else None
+
+    @on(Table.CursorMoved, "#grid")
+    def _on_cursor_moved(self) -> None:
+        self._show_log()
+
+    @on(LogPane.StatusChanged)
+    def _on_status_changed(self) -> None:
+        self.query_one("#log-rule", Rule).right = self.log_pane.status
+
+    def on_descendant_focus(self, _event: events.DescendantFocus) -> None:
+        self._mark_focus()
+
+    def _mark_focus(self) -> None:
+        on_log = self.focused is self.log_pane
+        self.query_one("#log-rule", Rule).active = on_log
+        self.query_one("#grid-rule", Rule).active = not on_log
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+        self.set_class(small, "-too-small")
+        self.query_one("#too-small", TextLines).lines = (
+            (("", Tone.PLAIN),),
+            ((f" autocoder needs {LEAST_WIDTH}x{LEAST_HEIGHT}", Tone.STRONG),),
+            ((f" this terminal is {width}x{height}", Tone.DIM),),
+            ((" make it larger; agents go on", Tone.DIM),),
+        )
+
+    # -- wishes
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        return not (self._read_only and action in CHANGING)
+
+    def say(self, text: str) -> None:
+        """A word of the panel's own, for a few seconds."""
+        line = self.query_one(NoticeLine)
+        line.word = ((f" · {text}", Tone.PLAIN),)
+
+        def fall_silent(said: Line = line.word) -> None:
+            if line.word == said:
+                line.word = ()
+
+        self.set_timer(WORD_S, fall_silent)
+
+    def want(self, *commands: Command) -> None:
+        if commands:
+            self.post_message(CommandsRequested(*commands))
+
+    def action_spawn(self) -> None:
+        self.want(SpawnAgent())
+
+    def action_stop(self) -> None:
+        self._end("stop", "x", StopAgent)
+
+    def action_kill(self) -> None:
+        self._end("kill", "X", KillAgent)
+
+    def _end(self, verb: str, key: str, command: type[StopAgent | KillAgent]) -> None:
+        targets = [agent for agent in self.grid.targets if agent.live]
+        if not targets:
+            self.say(
+                f"{key} {verb}s live agents; this one has ended"
+                if self.grid.rows
+                else f"{key} {verb}s live agents; there is none"
+            )
+            return
+        question = Question(
+            title=f"{verb.capitalize()} {counted(len(targets), 'agent')}?",
+            body=render.target_lines(targets),
+            verb=f"{verb}s",
+            otherwise="keeps",
+            key=key,
+        )
+        self._confirm(question, tuple(command(agent.agent_id) for agent in targets))
+
+    def action_recover(self) -> None:
+        targets = self.grid.targets
+        commands = tuple(RecoverAgent(agent.agent_id) for agent in targets)
+        if not targets:
+            self.say("r recovers an agent; there is none")
+        elif not any(agent.live for agent in targets):
+            self.want(*commands)
+        else:
+            question = Question(
+                title=f"Recover {counted(len(targets), 'agent')}, killing what still lives?",
+                body=render.target_lines(targets),
+                verb="recovers",
+                otherwise="leaves all as it is",
+                key="r",
+            )
+            self._confirm(question, commands)
+
+    def _confirm(self, question: Question, commands: tuple[Command, ...]) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.want(*commands)
+
+        self.app.push_screen(ConfirmScreen(question), answered)
+
+    def action_expand(self) -> None:
+        if self.snapshot is None:
+            return
+        self.app.push_screen(ExpandScreen(self.snapshot.pools), self._extend)
+
+    def _extend(self, commands: tuple[Command, ...] | None) -> None:
+        self.want(*(commands or ()))
+
+    def action_pause(self) -> None:
+        if self.snapshot is not None:
+            self.want(Resume() if self.snapshot.paused else Pause())
+
+    def action_quit(self) -> None:
+        self.post_message(QuitRequested(stop_agents=False))
+
+    def action_stop_all(self) -> None:
+        live = [agent for agent in self.snapshot.agents if agent.live] if self.snapshot else []
+        if not live:
+            self.post_message(QuitRequested(stop_agents=True))
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.post_message(QuitRequested(stop_agents=True))
+
+        question = Question(
+            title=f"Stop all {counted(len(live), 'agent')} and quit?",
+            body=render.target_lines(live),
+            verb="stops them",
+            otherwise="stays",
+            key="Q",
+        )
+        self.app.push_screen(ConfirmScreen(question), answered)
+
+    # -- moving about
+
+    def action_help(self) -> None:
+        self.app.push_screen(HelpScreen())
+
+    def action_focus_log(self) -> None:
+        if self.focused is self.log_pane:
+            return
+        if self.has_class("-short"):
+            self._zoom("-zoom-log")
+        self.log_pane.focus()
+
+    def action_zoom(self) -> None:
+        if self.has_class("-zoom-log") or self.has_class("-zoom-grid"):
+            self._zoom("")
+        else:
+            self._zoom("-zoom-log" if self.focused is self.log_pane else "-zoom-grid")
+
+    def _zoom(self, pane: str) -> None:
+        for name in ("-zoom-log", "-zoom-grid"):
+            self.set_class(name == pane, name)
+
+    def action_back(self) -> None:
+        typed = self.query_one("#filter-input", Input)
+        if self.focused is typed:
+            self._set_filter("")
+            self._leave_filter()
+        elif self.focused is self.log_pane or self.has_class("-zoom-grid"):
+            self._zoom("")
+            self.grid.focus()
+        elif self.grid.marks:
+            self.grid.mark(())
+        else:
+            self._set_filter("")
+
+    # -- the filter
+
+    def action_filter(self) -> None:
+        self.add_class("-filtering")
+        self.query_one("#filter-input", Input).focus()
+
+    def _set_filter(self, text: str) -> None:
+        typed = self.query_one("#filter-input", Input)
+        if typed.value != text:
+            typed.value = text
+        self.filter = parse(text)
+
+    def _leave_filter(self) -> None:
+        self.remove_class("-filtering")
+        self.grid.focus()
+
+    @on(Input.Changed, "#filter-input")
+    def _on_filter_changed(self, event: Input.Changed) -> None:
+        self.filter = parse(event.value)
+
+    @on(Input.Submitted, "#filter-input")
+    def _on_filter_submitted(self) -> None:
+        self._leave_filter()

@@ -1,0 +1,99 @@
+"""Lines of toned text, fitted into cells: the one currency between render and widgets.
+
+A line is a tuple of (text, tone), compared by value, so that a widget repaints
+what changed and nothing else.
+"""
+
+import time
+from collections.abc import Iterable
+
+from rich.cells import cell_len, set_cell_size
+
+from autocoder.tui.palette import Tone
+
+Span = tuple[str, Tone]
+Line = tuple[Span, ...]
+
+
+def plain(line: Line) -> str:
+    return "".join(text for text, _ in line)
+
+
+def width_of(line: Iterable[Span]) -> int:
+    return sum(cell_len(text) for text, _ in line)
+
+
+def clip(text: str, width: int) -> str:
+    """`text` in at most `width` cells, its end replaced by an ellipsis when it is longer."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "…" if width > 0 else ""
+
+
+def fit(line: Line, width: int, *, right: bool = False) -> Line:
+    """`line` in exactly `width` cells."""
+    spare = width - width_of(line)
+    if spare >= 0:
+        pad = (" " * spare, Tone.PLAIN)
+        return ((pad, *line) if right else (*line, pad)) if spare else line
+    kept: list[Span] = []
+    left = width
+    for text, tone in line:
+        shown = clip(text, left) if cell_len(text) >= left else text
+        kept.append((shown, tone))
+        left -= cell_len(shown)
+        if left <= 0 or shown != text:
+            break
+    if left > 0:
+        kept.append((" " * left, Tone.PLAIN))
+    return tuple(kept)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """`left` at the left edge, `right` at the right one; where both do not fit, `left` is cut."""
+    room = width - width_of(right)
+    if room < 8:
+        return fit(left, width)
+    return fit(left, room) + right
+
+
+def joined(pieces: Iterable[Line], gap: str) -> Line:
+    spans: list[Span] = []
+    for piece in pieces:
+        if spans:
+            spans.append((gap, Tone.PLAIN))
+        spans.extend(piece)
+    return tuple(spans)
+
+
+# -- numbers
+
+
+def duration(seconds: float) -> str:
+    """At most five characters: 9s, 4m12, 3h05, 12d."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}"
+    return f"{whole // 86400}d"
+
+
+def size(count: float) -> str:
+    """At most five characters: 512, 9.1K, 214K, 1.4G."""
+    for unit in ("", "K", "M", "G"):
+        if count < 999.5:
+            small = unit and count < 9.95
+            return f"{count:.1f}{unit}" if small else f"{count:.0f}{unit}"
+        count /= 1024
+    return f"{count:.1f}T"
+
+
+def clock(now: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(now))
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,43 @@
+"""The keys that apply now, from the bindings of whatever has the focus."""
+
+from textual import events
+from textual.screen import Screen
+
+from autocoder.tui.keys import shown_key
+from autocoder.tui.palette import Tone
+from autocoder.tui.spans import Line, width_of
+from autocoder.tui.widgets.painted import TextLines
+
+
+class KeyBar(TextLines):
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, self._on_bindings_updated)
+        self.call_after_refresh(self.tell)
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self.tell()
+
+    def _on_bindings_updated(self, _screen: Screen[object]) -> None:
+        self.call_after_refresh(self.tell)
+
+    def tell(self) -> None:
+        """Show as many keys as fit; help and quit always do."""
+        if not self.is_attached:
+            return
+        shown: dict[str, Line] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.show and active.enabled and binding.action not in shown:
+                key = (shown_key(binding), Tone.ACCENT)
+                shown[binding.action] = (key, (f" {binding.description}", Tone.DIM))
+        last = [shown.pop(action) for action in ("help", "quit") if action in shown]
+        room = self.size.width - 2 - sum(width_of(piece) + 2 for piece in last)
+        line: list[tuple[str, Tone]] = [(" ", Tone.PLAIN)]
+        for piece in shown.values():
+            room -= width_of(piece) + 2
+            if room < 0:
+                break
+            line += [*piece, ("  ", Tone.PLAIN)]
+        for piece in last:
+            line += [*piece, ("  ", Tone.PLAIN)]
+        self.lines = (tuple(line),)

@@ -1,0 +1,269 @@
+"""The log of one agent: follows its end, or stays where it was scrolled to.
+
+Only the lines on show are decoded and sanitised. The pane keeps a line number,
+not a scroll offset, so that old lines can be let go without the text moving.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from rich.cells import cell_len, chop_cells
+from rich.color import Color, ColorType
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region
+from textual.message import Message
+from textual.reactive import reactive
+from textual.strip import Strip
+
+from autocoder.core.logs import Ink, InkSpan, LogTail, sanitise_styled
+from autocoder.core.models import Agent
+from autocoder.tui import render
+from autocoder.tui.log_reader import LogReader
+from autocoder.tui.palette import Tone
+from autocoder.tui.spans import Line, size
+from autocoder.tui.widgets.painted import Painted
+
+StyledRow = tuple[str, tuple[InkSpan, ...]]
+UNREADABLE = frozenset({0, 16, *range(232, 240)})
+"""Blacks of the 256-colour table: an agent may colour its text, not hide it."""
+
+
+class LogPane(Painted, can_focus=True):
+    BINDING_GROUP_TITLE = "Log"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "scroll_rows(1)", "down", show=False, id="log.down"),
+        Binding("k,up", "scroll_rows(-1)", "up", show=False, id="log.up"),
+        Binding("pagedown,ctrl+d,space", "page(1)", "page down", show=False, id="log.page_down"),
+        Binding("pageup,ctrl+u", "page(-1)", "page up", show=False, id="log.page_up"),
+        Binding("g,home", "top", "first kept line", show=False, id="log.first"),
+        Binding("G,end", "follow_end", "last line, and follow", show=False, id="log.last"),
+        Binding(
+            "f", "toggle_follow", "follow", tooltip="Follow the end of the log", id="log.follow"
+        ),
+        Binding("w", "toggle_wrap", "wrap", tooltip="Wrap long lines", id="log.wrap"),
+    ]
+
+    agent: reactive[Agent | None] = reactive(None, init=False)
+    following: reactive[bool] = reactive(True, init=False)
+    wrap: reactive[bool] = reactive(False, init=False)
+
+    class LinesMoved(Message):
+        """The reader took in more of the file."""
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, LogPane.LinesMoved)
+
+    class StatusChanged(Message):
+        """What the pane's status says differs."""
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, LogPane.StatusChanged)
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._reader = LogReader(lambda: self.post_message(self.LinesMoved()))
+        self._tail: LogTail | None = None
+        self._top = 0
+        self._shown: list[StyledRow] = []
+
+    def on_unmount(self) -> None:
+        self._reader.stop()
+
+    # -- state
+
+    def watch_agent(self, before: Agent | None, agent: Agent | None) -> None:
+        old = before.log_path if before else ""
+        new = agent.log_path if agent else ""
+        if old != new:
+            self._tail = None
+            if new:
+                path = Path(new)
+                self._tail = self._reader.follow((path,))[path]
+            else:
+                self._reader.follow(())
+            self.following = True
+            self._top = 0
+        self._lay_out()
+        self.refresh_line(0)
+
+    def watch_following(self) -> None:
+        self._lay_out()
+        self.post_message(self.StatusChanged())
+
+    def watch_wrap(self) -> None:
+        self._lay_out()
+        self.post_message(self.StatusChanged())
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self._shown = []
+        self._lay_out()
+
+    def on_show(self, _event: events.Show) -> None:
+        self._lay_out()
+
+    def on_log_pane_lines_moved(self) -> None:
+        self._lay_out()
+        self.post_message(self.StatusChanged())
+
+    @property
+    def status(self) -> Line:
+        """Follow, wrap and size, for the rule under the pane."""
+        spans: list[tuple[str, Tone]] = []
+        for word, on in (("follow", self.following), ("wrap", self.wrap)):
+            spans += [
+                (f" {word} ", Tone.DIM),
+                ("●" if on else "○", Tone.ACCENT if on else Tone.DIM),
+            ]
+        if self._tail is not None:
+            spans.append((f"  {size(self._tail.size)}B ", Tone.DIM))
+        return tuple(spans)
+
+    # -- painting
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y == 0:
+            return self.paint(render.log_title(self.agent, width), width)
+        if y - 1 < len(self._shown):
+            return self._paint_row(self._shown[y - 1], width)
+        return self.paint(self._empty() if y == 2 and not self._shown else (), width)
+
+    def refresh_line(self, y: int) -> None:
+        self.refresh(Region(0, y, self.size.width, 1))
+
+    def _empty(self) -> Line:
+        if self.agent is None:
+            return (("   Spawn one with n, and its output appears here.", Tone.DIM),)
+        return (("   It has printed nothing yet.", Tone.DIM),)
+
+    def _paint_row(self, row: StyledRow, width: int) -> Strip:
+        text, inks = row
+        base = self.rich_style
+        segments = [Segment(" ", base)]
+        at = 0
+        for span in inks:
+            if at < span.start:
+                segments.append(Segment(text[at : span.start], base))
+            segments.append(Segment(text[span.start : span.end], base + _style_of(span.ink)))
+            at = span.end
+        segments.append(Segment(text[at:], base))
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _lay_out(self) -> None:
+        """Work out the rows on show, and repaint those that differ."""
+        height = max(0, self.size.height - 1)
+        rows = self._rows_from_end(height) if self.following else self._rows_from(self._top, height)
+        before, self._shown = self._shown, rows
+        for y in range(max(len(before), len(rows))):
+            if before[y : y + 1] != rows[y : y + 1]:
+                self.refresh_line(y + 1)
+        if not rows:
+            self.refresh_line(2)
+
+    def _rows_from_end(self, height: int) -> list[StyledRow]:
+        if self._tail is None or not height:
+            return []
+        first, end = self._tail.bounds
+        rows: list[StyledRow] = []
+        number = end
+        while number > first and len(rows) < height:
+            # Backwards in steps: wrapped lines fill the pane before `height` of them are read.
+            step = max(first, number - height)
+            for line in reversed(self._tail.lines(step, number)):
+                rows[:0] = self._rows_of(line)
+                number -= 1
+                if len(rows) >= height:
+                    break
+            else:
+                number = step
+        self._top = number
+        return rows[-height:]
+
+    def _rows_from(self, number: int, height: int) -> list[StyledRow]:
+        if self._tail is None:
+            return []
+        rows: list[StyledRow] = []
+        for line in self._tail.lines(number, number + height):
+            rows.extend(self._rows_of(line))
+        return rows[:height]
+
+    def _rows_of(self, line: str) -> list[StyledRow]:
+        text, inks = sanitise_styled(line)
+        room = self.size.width - 2
+        if not self.wrap or room < 8 or cell_len(text) <= room:
+            return [(text, inks)]
+        rows, at = [], 0
+        for piece in chop_cells(text, room):
+            end = at + len(piece)
+            cut = tuple(
+                InkSpan(max(span.start, at) - at, min(span.end, end) - at, span.ink)
+                for span in inks
+                if span.start < end and span.end > at
+            )
+            rows.append((piece, cut))
+            at = end
+        return rows
+
+    # -- scrolling
+
+    def scroll_to_line(self, number: int) -> None:
+        """Show line `number` at the top, as far as there is text below it."""
+        if self._tail is None:
+            return
+        first, end = self._tail.bounds
+        self._top = max(first, min(number, end - 1))
+        self.following = False
+        self._lay_out()
+
+    def action_scroll_rows(self, by: int) -> None:
+        if self._tail is None or (self.following and by > 0):
+            return
+        height = max(1, self.size.height - 1)
+        _, end = self._tail.bounds
+        if by > 0 and self._top + by + height > end:
+            self.following = True
+            return
+        self.scroll_to_line(self._top + by)
+
+    def action_page(self, pages: int) -> None:
+        self.action_scroll_rows(pages * max(1, self.size.height - 2))
+
+    def action_top(self) -> None:
+        if self._tail is not None:
+            self.scroll_to_line(self._tail.bounds[0])
+
+    def action_follow_end(self) -> None:
+        self.following = True
+
+    def action_toggle_follow(self) -> None:
+        self.following = not self.following
+
+    def action_toggle_wrap(self) -> None:
+        self.wrap = not self.wrap
+
+    def on_mouse_scroll_down(self, _event: events.MouseScrollDown) -> None:
+        self.action_scroll_rows(3)
+
+    def on_mouse_scroll_up(self, _event: events.MouseScrollUp) -> None:
+        self.action_scroll_rows(-3)
+
+
+def _style_of(ink: Ink) -> Style:
+    colour: Color | None = None
+    if isinstance(ink.colour, tuple):
+        if max(ink.colour) >= 0x60:
+            colour = Color.from_rgb(*ink.colour)
+    elif ink.colour is not None and ink.colour not in UNREADABLE:
+        kind = ColorType.STANDARD if ink.colour < 16 else ColorType.EIGHT_BIT
+        colour = Color(str(ink.colour), kind, number=ink.colour)
+    return Style(
+        color=colour,
+        bold=ink.bold or None,
+        dim=ink.dim or None,
+        italic=ink.italic or None,
+        underline=ink.underline or None,
+        strike=ink.strike or None,
+    )

@@ -1,0 +1,68 @@
+"""One line for what the engine has to say: the newest notice that matters."""
+
+from collections.abc import Callable
+
+from textual import events
+from textual.reactive import reactive
+
+from autocoder.core.models import Notice, Severity, Snapshot
+from autocoder.tui import render
+from autocoder.tui.palette import Tone
+from autocoder.tui.spans import Line, spread
+from autocoder.tui.widgets.painted import TextLines
+
+INFO_S = 60.0
+"""How long news that needs nothing from the user stays on the line."""
+
+
+class NoticeLine(TextLines):
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    seen: reactive[int] = reactive(0, init=False)
+    """Id of the last notice the user has put away."""
+    word: reactive[Line] = reactive((), init=False)
+    """Something the panel itself says meanwhile; goes before the notices."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def on_mount(self) -> None:
+        self.set_interval(1.0, self.tell)
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self.tell()
+
+    def watch_snapshot(self) -> None:
+        self.tell()
+
+    def watch_seen(self) -> None:
+        self.tell()
+
+    def watch_word(self) -> None:
+        self.tell()
+
+    def tell(self) -> None:
+        """Say again what is true now."""
+        now = self._clock()
+        unseen = self._unseen(now)
+        if self.word:
+            self.lines = (self.word,)
+        elif not unseen:
+            self.lines = ((),)
+        else:
+            # What was worst is said first; among equals, what is newest.
+            grave = [notice for notice in unseen if notice.severity is not Severity.INFO]
+            shown = (grave or unseen)[-1]
+            more = len(grave) - 1 if grave else 0
+            right: Line = ((f"  {more} more  M ", Tone.DIM),) if more > 0 else ()
+            self.lines = (spread(render.notice_line(shown, now), right, self.size.width),)
+
+    def _unseen(self, now: float) -> list[Notice]:
+        if self.snapshot is None:
+            return []
+        return [
+            notice
+            for notice in self.snapshot.notices
+            if notice.id > self.seen
+            and (notice.severity is not Severity.INFO or now - notice.at < INFO_S)
+        ]

@@ -1,0 +1,48 @@
+"""Lines to read and scroll: help, notices, details."""
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.reactive import reactive
+from textual.strip import Strip
+
+from autocoder.tui.spans import Line
+from autocoder.tui.widgets.painted import Painted
+
+
+class Pager(Painted, can_focus=True):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "scroll_rows(1)", "down", show=False, id="pager.down"),
+        Binding("k,up", "scroll_rows(-1)", "up", show=False, id="pager.up"),
+        Binding("pagedown,ctrl+d,space", "page(1)", "page down", show=False, id="pager.page_down"),
+        Binding("pageup,ctrl+u", "page(-1)", "page up", show=False, id="pager.page_up"),
+        Binding("g,home", "scroll_rows(-1000000000)", "top", show=False, id="pager.first"),
+        Binding("G,end", "scroll_rows(1000000000)", "end", show=False, id="pager.last"),
+    ]
+
+    lines: reactive[tuple[Line, ...]] = reactive(())
+    top: reactive[int] = reactive(0)
+
+    def validate_top(self, top: int) -> int:
+        return max(0, min(top, len(self.lines) - self.size.height))
+
+    def render_line(self, y: int) -> Strip:
+        number = self.top + y
+        line = self.lines[number] if number < len(self.lines) else ()
+        return self.paint(line, self.size.width)
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self.top = self.top
+
+    def action_scroll_rows(self, by: int) -> None:
+        self.top += by
+
+    def action_page(self, pages: int) -> None:
+        self.top += pages * max(1, self.size.height - 1)
+
+    def on_mouse_scroll_down(self, _event: events.MouseScrollDown) -> None:
+        self.top += 3
+
+    def on_mouse_scroll_up(self, _event: events.MouseScrollUp) -> None:
+        self.top -= 3

@@ -1,0 +1,44 @@
+"""The base of every widget that shows text: it paints lines of toned spans, nothing else.
+
+Line API throughout: `render_line` is called for the lines that are dirty, a
+table or log of any length costs what is on the screen.
+"""
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+
+from autocoder.tui.palette import Tone
+from autocoder.tui.spans import Line, fit
+
+
+class Painted(Widget):
+    COMPONENT_CLASSES = {f"tone--{tone}" for tone in Tone} | {"row--cursor", "row--marked"}
+
+    def tone(self, tone: Tone) -> Style:
+        return self.get_component_rich_style(f"tone--{tone}", partial=True)
+
+    def paint(self, line: Line, width: int, row: str = "") -> Strip:
+        """`line` in exactly `width` cells; `row` names a component style to lie under it."""
+        base = self.rich_style
+        fitted = fit(line, width)
+        if row:
+            base += self.get_component_rich_style(row, partial=True)
+            if base.reverse:
+                # Reversed tones would stand there as a patchwork of backgrounds.
+                return Strip([Segment("".join(text for text, _ in fitted), base)], width)
+        return Strip(
+            [Segment(text, base + self.tone(tone)) for text, tone in fitted if text], width
+        )
+
+
+class TextLines(Painted):
+    """A few lines, repainted when they differ."""
+
+    lines: reactive[tuple[Line, ...]] = reactive((), init=False)
+
+    def render_line(self, y: int) -> Strip:
+        line = self.lines[y] if y < len(self.lines) else ()
+        return self.paint(line, self.size.width)

@@ -1,0 +1,237 @@
+"""A table of keyed rows: cursor and marks stay with their row, whatever moves around it.
+
+A row is repainted only when what it says has changed, so an idle fleet costs
+nothing and a thousand rows cost what is visible.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import ClassVar, Generic
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from autocoder.tui.palette import CURSOR, MARKED, Tone
+from autocoder.tui.render import Column, Row, columns_for
+from autocoder.tui.spans import Line, fit, joined, width_of
+from autocoder.tui.widgets.painted import Painted
+
+GAP = "  "
+GUTTER = 3
+
+
+class Table(Painted, Generic[Row], can_focus=True):
+    """Rows under a fixed line of titles."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "move(1)", "down", show=False, id="table.down"),
+        Binding("k,up", "move(-1)", "up", show=False, id="table.up"),
+        Binding("pagedown,ctrl+d", "page(1)", "page down", show=False, id="table.page_down"),
+        Binding("pageup,ctrl+u", "page(-1)", "page up", show=False, id="table.page_up"),
+        Binding("g,home", "edge(0)", "first row", show=False, id="table.first"),
+        Binding("G,end", "edge(-1)", "last row", show=False, id="table.last"),
+    ]
+
+    class CursorMoved(Message):
+        """The cursor is on another row; None where there is no row left."""
+
+        def __init__(self, table: Widget, key: str | None) -> None:
+            super().__init__()
+            self.table = table
+            self.key = key
+
+        @property
+        def control(self) -> Widget:
+            return self.table
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, Table.CursorMoved) and message.table is self.table
+
+    class MarksChanged(Message):
+        """Other rows are marked than before."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column[Row]],
+        key: Callable[[Row], str],
+        clock: Callable[[], float],
+        *,
+        empty: Sequence[Line] = (),
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id)
+        self.columns = columns
+        self.empty = empty
+        self._key = key
+        self._clock = clock
+        self._rows: list[Row] = []
+        self._index: dict[str, int] = {}
+        self._cursor = 0
+        self._top = 0
+        self._widest: dict[str, int] = {}
+        self._layout: list[tuple[Column[Row], int]] = []
+        self._painted: dict[int, tuple[Line, str]] = {}
+        self.marks: frozenset[str] = frozenset()
+
+    # -- what it shows
+
+    @property
+    def cursor_key(self) -> str | None:
+        return self._key(self._rows[self._cursor]) if self._rows else None
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return self._rows
+
+    @property
+    def targets(self) -> list[Row]:
+        """The marked rows, else the one under the cursor."""
+        marked = [row for row in self._rows if self._key(row) in self.marks]
+        return marked or self._rows[self._cursor : self._cursor + 1]
+
+    def show(self, rows: Iterable[Row]) -> None:
+        """Replace the rows; the cursor stays on its key, or where it was when that is gone."""
+        before = self.cursor_key
+        self._rows = list(rows)
+        self._index = {self._key(row): index for index, row in enumerate(self._rows)}
+        last = max(0, len(self._rows) - 1)
+        moved = self._index.get(before) if before is not None else None
+        if moved is not None:
+            # The row stays at its place on the screen when others come or go above it.
+            self._top += moved - self._cursor
+        self._cursor = min(self._cursor, last) if moved is None else moved
+        gone = self.marks - self._index.keys()
+        if gone:
+            self.marks -= gone
+            self.post_message(self.MarksChanged())
+        self._scroll_to_cursor()
+        self._measure()
+        self._arrange()
+        self.update_lines()
+        if self.cursor_key != before:
+            self.post_message(self.CursorMoved(self, self.cursor_key))
+
+    def go_to(self, key: str) -> bool:
+        """Put the cursor on a row; False when it is not shown."""
+        if key not in self._index:
+            return False
+        self._move_to(self._index[key])
+        return True
+
+    def mark(self, keys: Iterable[str]) -> None:
+        self.marks = frozenset(keys) & self._index.keys()
+        self.update_lines()
+        self.post_message(self.MarksChanged())
+
+    def update_lines(self) -> None:
+        """Repaint the lines whose words, marks or cursor differ from what was painted."""
+        width = self.size.width
+        for y in range(self.size.height):
+            if self._painted.get(y) != self._line(y):
+                self.refresh(Region(0, y, width, 1))
+
+    # -- painting
+
+    def render_line(self, y: int) -> Strip:
+        line, style = self._painted[y] = self._line(y)
+        return self.paint(line, self.size.width, style)
+
+    def _line(self, y: int) -> tuple[Line, str]:
+        if y == 0:
+            titles = [
+                fit(((column.title, Tone.DIM),), width, right=column.right)
+                for column, width in self._layout
+            ]
+            return self._joined(((" " * GUTTER, Tone.PLAIN),), titles), ""
+        if not self._rows:
+            return (self.empty[y - 1] if y <= len(self.empty) else ()), ""
+        index = self._top + y - 1
+        if index >= len(self._rows):
+            return (), ""
+        row, now = self._rows[index], self._clock()
+        here, marked = index == self._cursor, self._key(row) in self.marks
+        gutter: Line = (
+            (f" {CURSOR}" if here else "  ", Tone.ACCENT),
+            (MARKED if marked else " ", Tone.ACCENT),
+        )
+        cells = [
+            fit(column.cell(row, now), width, right=column.right) for column, width in self._layout
+        ]
+        style = "row--cursor" if here else "row--marked" if marked else ""
+        return self._joined(gutter, cells), style
+
+    def _joined(self, gutter: Line, cells: Iterable[Line]) -> Line:
+        return (*gutter, *joined(cells, GAP))
+
+    def _measure(self) -> None:
+        # Only ever wider, so that columns stand still while rows come and go.
+        now = self._clock()
+        for column in self.columns:
+            if column.natural:
+                widest = max((width_of(column.cell(row, now)) for row in self._rows), default=0)
+                known = self._widest.get(column.name, column.least)
+                self._widest[column.name] = max(known, min(widest, column.most))
+
+    def _arrange(self) -> None:
+        room = self.size.width - GUTTER - 1
+        columns = [
+            replace(column, least=width, most=width)
+            if (width := self._widest.get(column.name))
+            else column
+            for column in self.columns
+        ]
+        layout = columns_for(columns, room, len(GAP))
+        if layout != self._layout:
+            self._layout = layout
+            self.refresh()
+
+    # -- moving
+
+    def on_mount(self) -> None:
+        self.set_interval(1.0, self.update_lines)
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self._painted.clear()
+        self._arrange()
+        self._scroll_to_cursor()
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y >= 1:
+            self._move_to(self._top + event.y - 1)
+
+    def on_mouse_scroll_down(self, _event: events.MouseScrollDown) -> None:
+        self._move_to(self._cursor + 3)
+
+    def on_mouse_scroll_up(self, _event: events.MouseScrollUp) -> None:
+        self._move_to(self._cursor - 3)
+
+    def action_move(self, by: int) -> None:
+        self._move_to(self._cursor + by)
+
+    def action_page(self, pages: int) -> None:
+        self._move_to(self._cursor + pages * max(1, self._visible - 1))
+
+    def action_edge(self, index: int) -> None:
+        self._move_to(index if index >= 0 else len(self._rows) - 1)
+
+    @property
+    def _visible(self) -> int:
+        return max(0, self.size.height - 1)
+
+    def _move_to(self, index: int) -> None:
+        index = max(0, min(index, len(self._rows) - 1))
+        if index != self._cursor:
+            self._cursor = index
+            self._scroll_to_cursor()
+            self.update_lines()
+            self.post_message(self.CursorMoved(self, self.cursor_key))
+
+    def _scroll_to_cursor(self) -> None:
+        highest = max(0, len(self._rows) - self._visible)
+        self._top = min(max(self._top, self._cursor - self._visible + 1), self._cursor, highest)
+        self._top = max(0, self._top)
