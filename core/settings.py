@@ -225,7 +225,7 @@ def load_settings(
     settings = _build(Settings, "", values)
     settings = _with_range_variables(settings, environ)
     origins = {name: where for name, (_, where) in values.items()}
-    settings = replace(settings, origins=types.MappingProxyType(settings.origins | origins))
+    settings = replace(settings, origins=types.MappingProxyType({**settings.origins, **origins}))
     _check(settings)
     return settings
 

@@ -1,6 +1,8 @@
 """Workers are started, found again by who they are, and their remains are ended."""
 
+import functools
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -62,7 +64,7 @@ def start(
     for worker in started:
         if not launcher.has_ended(worker):
             launcher.destroy(worker)
-            wait_until(lambda worker=worker: launcher.has_ended(worker))
+            wait_until(functools.partial(launcher.has_ended, worker))
         launcher.end_leftovers("a-0001", tmp_path / "worktree", worker)
         launcher.close(worker)
 
@@ -101,8 +103,6 @@ def test_a_stopped_worker_ends_and_says_how(
 def test_the_end_of_a_worker_makes_its_pidfd_readable(
     launcher: LocalLauncher, start: Callable[[str], WorkerProcess]
 ) -> None:
-    import select
-
     worker = start("pass")
     assert worker.pidfd is not None
 

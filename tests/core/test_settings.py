@@ -24,13 +24,13 @@ def load(
 
 
 def test_command_line_beats_environment_beats_project_beats_user(tmp_path: Path) -> None:
-    sources = {"user": "parallel = 4", "project": "parallel = 5"}
+    user, project = "parallel = 4", "parallel = 5"
     environ = {"AUTOCODER_PARALLEL": "6"}
 
-    assert load(tmp_path, user="parallel = 4").parallel == 4
-    assert load(tmp_path, **sources).parallel == 5
-    assert load(tmp_path, environ=environ, **sources).parallel == 6
-    assert load(tmp_path, environ=environ, cli={"parallel": 7}, **sources).parallel == 7
+    assert load(tmp_path, user=user).parallel == 4
+    assert load(tmp_path, user=user, project=project).parallel == 5
+    assert load(tmp_path, user=user, environ=environ).parallel == 6
+    assert load(tmp_path, environ=environ, cli={"parallel": 7}).parallel == 7
 
 
 def test_every_value_knows_where_it_came_from(tmp_path: Path) -> None:
