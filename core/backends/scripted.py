@@ -124,9 +124,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         say("usage: python -I -S scripted.py RUN_JSON")
         return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
     try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
         run = Run(Path(arguments[0]))
         say(f"text  {run.feature} (feature {run.feature_id}, attempt {run.attempt})")
         script = Script.find(run)
@@ -392,7 +392,7 @@ def answers(port: int, path: str) -> bool:
 
 def crash(run: Run, script: Script) -> None:
     """Die by SIGSEGV over an edit that nobody has committed."""
-    import resource  # only here
+    import resource  # start-up: nobody else needs it
 
     path = next(tree(script.files))
     write(run, path, (script.files / path).read_bytes())

@@ -39,10 +39,10 @@ def make_demo_project(
         GitError: git is missing or refused; nothing is left behind.
     """
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise ProjectError(f"{folder} {what}", "Name a folder that does not exist yet.")
     try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            what = "is not empty" if folder.is_dir() else "is a file"
+            raise ProjectError(f"{folder} {what}", "Name a folder that does not exist yet.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _emerging(folder) as draft:
             _copy_tree(draft)
@@ -57,15 +57,25 @@ def make_demo_project(
 
 @contextlib.contextmanager
 def _emerging(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends well."""
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}-", dir=folder.parent))
+    """A place to build in that becomes `folder` when the block ends well."""
+    # An empty folder that exists is filled, not replaced: it may be somebody's working directory.
+    exists = folder.exists()
+    draft = folder if exists else _beside(folder)
     try:
         yield draft
-        draft.chmod(0o777 & ~_umask())
-        draft.rename(folder)
+        if not exists:
+            draft.chmod(0o777 & ~_umask())
+            draft.rename(folder)
     except BaseException:
-        shutil.rmtree(draft)
+        for path in draft.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not exists:
+            draft.rmdir()
         raise
+
+
+def _beside(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}-", dir=folder.parent))
 
 
 def _umask() -> int:

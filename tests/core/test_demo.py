@@ -61,10 +61,12 @@ def test_two_of_them_are_alike(tmp_path: Path) -> None:
     assert len(trees) == 1
 
 
-def test_an_empty_folder_is_used(tmp_path: Path) -> None:
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    assert (make_demo_project(folder) / "backlog.json").is_file()
+def test_an_empty_folder_is_filled_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_demo_project(Path()) == tmp_path
+    assert Path("backlog.json").is_file()
 
 
 def test_a_relative_path_is_answered_with_the_absolute_one(
@@ -89,13 +91,17 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
         make_demo_project(tmp_path / "file" / "todo")
 
 
+@pytest.mark.parametrize("exists", [True, False])
 def test_nothing_is_left_behind_where_git_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = tmp_path / "todo"
+    if exists:
+        folder.mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     with pytest.raises(GitError, match="git is not installed"):
-        make_demo_project(tmp_path / "todo")
-    assert list(tmp_path.iterdir()) == []
+        make_demo_project(folder)
+    assert list(tmp_path.rglob("*")) == ([folder] if exists else [])
 
 
 def test_a_repository_around_it_is_left_alone(
