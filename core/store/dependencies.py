@@ -45,8 +45,11 @@ def resolve(
     `known` are the features there are, as (id, name).
 
     Raises:
-        UsageError: a name or number fits nothing or several, or drafts wait in a circle.
+        UsageError: a draft has no name, one it depends on fits nothing or several
+            features, or drafts wait in a circle.
     """
+    if any(not draft.name.strip() for draft in drafts):
+        raise UsageError("a feature needs a name")
     features = list(known)
     ids = {feature_id for feature_id, _ in features}
     in_batch = _by_name(enumerate(draft.name for draft in drafts))
@@ -69,7 +72,7 @@ def resolve(
                     "Name one feature, or give its number.",
                 )
             target.update(matches)
-        if not batch <= set(range(len(drafts))):
+        if batch and not 0 <= min(batch) <= max(batch) < len(drafts):
             raise UsageError(f"{draft.name!r} depends on a feature that is not in the list")
         if position in batch:
             raise UsageError(f"{draft.name!r} depends on itself")

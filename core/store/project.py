@@ -108,12 +108,9 @@ class ProjectStore:
         """
         if not drafts:
             return ()
-        if any(not draft.name.strip() for draft in drafts):
-            raise UsageError("a feature needs a name")
         now = time_text(self._now())
         with self._changing_features() as connection:
-            known = connection.execute(select(FEATURES.c.id, FEATURES.c.name))
-            resolved = dependencies.resolve(drafts, [(row.id, row.name) for row in known])
+            resolved = dependencies.resolve(drafts, _names(connection))
             added = insert(FEATURES).returning(FEATURES.c.id, sort_by_parameter_order=True)
             values = [_draft_values(draft) | {"created_at": now} for draft in drafts]
             ids = list(connection.scalars(added, values))
@@ -127,6 +124,11 @@ class ProjectStore:
             rows = connection.execute(_features().where(FEATURES.c.id.in_(ids))).mappings()
             by_id = {row["id"]: as_feature(row) for row in rows}
         return tuple(by_id[feature_id] for feature_id in ids)
+
+    def check_features(self, drafts: Sequence[FeatureDraft]) -> None:
+        """Raise what `add_features` would raise for them; nothing is added."""
+        with readable(self._engine, self.path) as connection:
+            dependencies.resolve(drafts, _names(connection))
 
     def next_claimable(self) -> Feature | None:
         """The first feature in claim order that an agent may start on now."""
@@ -513,6 +515,12 @@ def _features() -> Select[Any]:
         .scalar_subquery()
     )
     return select(FEATURES, needs.label("needs"))
+
+
+def _names(connection: Connection) -> list[tuple[int, str]]:
+    return [
+        (row.id, row.name) for row in connection.execute(select(FEATURES.c.id, FEATURES.c.name))
+    ]
 
 
 def _agents(table: Any) -> Select[Any]:
