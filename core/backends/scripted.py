@@ -155,7 +155,7 @@ def take_a_note(run: Run) -> None:
     write(run, path, note.encode(errors="replace"))
     run.pause()
     if run.servers:
-        serve = ("-I", "-m", "http.server", "--bind", "127.0.0.1")
+        serve = ("-I", "-m", "http.server", "--bind", "127.0.0.1", "--protocol", "HTTP/1.1")
         with (
             Server(run, run.api_port, *serve, str(run.api_port)) as api,
             Server(run, run.web_port, *serve, str(run.web_port)) as web,
@@ -359,7 +359,10 @@ class Answer:
 
 
 def request(port: int, method: str, path: str, body: object = None) -> Answer:
-    """One HTTP exchange with a server of this host; raises OSError where nothing answers."""
+    """One HTTP exchange with a server of this host; raises OSError where nothing answers.
+
+    The client closes first, so that no TIME_WAIT holds the server's port afterwards.
+    """
     from http.client import HTTPConnection, HTTPException  # start-up: 50 ms, often not needed
 
     connection = HTTPConnection("127.0.0.1", port, timeout=5)

@@ -109,7 +109,6 @@ def _set(path: Path, **values: object) -> None:
 def _make_history(draft: Path) -> None:
     # No template: the user's own hooks have no business in a demo.
     _git(draft, "init", "--quiet", "--initial-branch=main", "--template=")
-    (draft / ".git" / "info").mkdir(exist_ok=True)
     _git(draft, "config", "user.name", "Todo Demo")
     _git(draft, "config", "user.email", "demo@localhost")
     for message, paths in HISTORY:

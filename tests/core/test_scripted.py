@@ -12,6 +12,7 @@ import pytest
 
 from autocoder.core.demo import make_demo_project
 from support.scripted_runs import SCRIPT, AgentRun, a_repository, git, held_pair
+from support.sockets import bind
 from support.waiting import wait_until
 
 TAGS = {"id": 1, "name": "Tag todos"}
@@ -176,6 +177,13 @@ def test_a_scripted_feature_is_edited_checked_tested_and_committed(
     assert "OK" in log
     assert not listens(api)
     assert not listens(web)
+
+
+def test_its_pair_can_be_bound_exclusively_as_soon_as_it_has_ended(demo: Path) -> None:
+    with held_pair() as pair:
+        assert AgentRun(demo, TAGS, pair).prepare().finish().code == 0
+    for port in pair:
+        bind(port).close()
 
 
 def test_a_page_that_belongs_to_another_agent_fails_the_attempt(

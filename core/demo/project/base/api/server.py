@@ -13,11 +13,14 @@ def make_server(app, port, page_port=""):
     origins = {f"http://{host}:{page_port}" for host in ("localhost", "127.0.0.1")}
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def handle_any(self):
             url = urlsplit(self.path)
             try:
                 body = self.read_body()
             except ValueError as error:
+                self.close_connection = True
                 reason = json.dumps({"error": f"the body is no JSON: {error}"}).encode()
                 self.reply(400, "application/json", reason)
             else:

@@ -16,6 +16,8 @@ KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".s
 
 def make_server(port, api_url):
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self):
             path = urlsplit(self.path).path
             if path == "/config.json":
