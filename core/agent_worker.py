@@ -143,17 +143,19 @@ def hold_ports(ports: Iterable[int]) -> list[socket.socket]:
 
 
 def is_free(port: int) -> bool:
-    """Whether this port could be bound exclusively, on IPv4 and IPv6 alike."""
+    """Whether the agent's next server could listen here; closed connections do not count."""
     for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
         try:
             probe = socket.socket(family, socket.SOCK_STREAM)
         except OSError:
             continue
         with probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 probe.bind((address, port))
+                probe.listen(1)
             except OSError as error:
                 if error.errno != errno.EADDRNOTAVAIL:
                     return False
