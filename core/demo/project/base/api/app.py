@@ -120,7 +120,7 @@ def match(pattern, parts):
     if len(pattern) != len(parts):
         return None
     arguments = {}
-    for expected, given in zip(pattern, parts):
+    for expected, given in zip(pattern, parts, strict=True):
         if expected.startswith("{"):
             arguments[expected.strip("{}")] = given
         elif expected != given:

@@ -11,7 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 
 
 def make_server(port, api_url):
@@ -44,11 +49,12 @@ def make_server(port, api_url):
 
 def config(api_url):
     """What the page must know before its first request."""
+    added = sorted(path for path in files() if path.startswith("/features/"))
     return {
         "api": api_url,
         "agent": os.environ.get("AUTOCODER_AGENT_ID", ""),
-        "modules": sorted(path for path in files() if path.startswith("/features/") and path.endswith(".js")),
-        "styles": sorted(path for path in files() if path.startswith("/features/") and path.endswith(".css")),
+        "modules": [path for path in added if path.endswith(".js")],
+        "styles": [path for path in added if path.endswith(".css")],
     }
 
 

@@ -3,7 +3,9 @@ from tests.support import ApiCase
 
 class TagsTest(ApiCase):
     def test_tags_are_clean_and_unique(self):
-        self.assertEqual(["home", "garden"], self.add("Weed", tags=["Home", "garden ", "home"])["tags"])
+        self.assertEqual(
+            ["home", "garden"], self.add("Weed", tags=["Home", "garden ", "home"])["tags"]
+        )
 
     def test_a_todo_has_no_tags_unless_it_is_given_some(self):
         self.assertEqual([], self.add("Weed")["tags"])

@@ -14,7 +14,5 @@ def register(app):
         lines = [line for line in map(LINE.fullmatch, str(text or "").splitlines()) if line]
         if not lines:
             raise Refused(400, "there is no line to import")
-        todos = [
-            {"title": line["title"], "done": (line["mark"] or " ") in "xX"} for line in lines
-        ]
+        todos = [{"title": line["title"], "done": (line["mark"] or " ") in "xX"} for line in lines]
         return 201, [app.store.add(app.clean(todo, complete=True)) for todo in todos]

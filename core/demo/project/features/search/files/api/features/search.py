@@ -10,7 +10,5 @@ def register(app):
         if not wanted:
             raise Refused(400, "say which tag: /api/search?tag=...")
         return 200, [
-            todo
-            for todo in app.store.all()
-            if any(tag.startswith(wanted) for tag in todo["tags"])
+            todo for todo in app.store.all() if any(tag.startswith(wanted) for tag in todo["tags"])
         ]
