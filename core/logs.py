@@ -36,10 +36,10 @@ class LogTail:
     """
 
     def __init__(self, path: Path, *, max_lines: int = 10_000, start: int = _BLOCK) -> None:
-        """Nothing is opened yet; `start` is how many bytes from its end a file is entered."""
+        """Nothing is opened yet; a file is entered `start` bytes from its end, at most 1 MiB."""
         self.path = path
         self._max_lines = max_lines
-        self._start = start
+        self._start = min(start, _BURST)
         self._fd = -1
         self._inode = (0, 0)
         self._offset = 0

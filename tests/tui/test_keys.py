@@ -1,0 +1,52 @@
+"""Claims about the table of keys."""
+
+from itertools import combinations
+
+from textual.binding import Binding
+
+from autocoder.tui import keys
+from autocoder.tui.screens.main import MainScreen
+from autocoder.tui.widgets.log_pane import LogPane
+from autocoder.tui.widgets.table import Table
+
+EATEN = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"}
+"""Keys that tmux, flow control or the shell take before any program sees them."""
+
+
+def _keys(binding: Binding) -> set[str]:
+    return set(binding.key.split(","))
+
+
+def test_no_two_actions_share_a_key() -> None:
+    for one, other in combinations(keys.MAIN, 2):
+        assert not _keys(one) & _keys(other), (one.action, other.action)
+
+
+def test_nothing_depends_on_keys_that_terminals_eat() -> None:
+    tables = [
+        binding
+        for table in (keys.MAIN, Table.BINDINGS, LogPane.BINDINGS)
+        for binding in table
+        if isinstance(binding, Binding)
+    ]
+    for binding in tables:
+        usable = [
+            key
+            for key in _keys(binding)
+            if key not in EATEN
+            and not key.startswith(("alt+", "shift+"))
+            and not (key[0] == "f" and key[1:].isdigit())
+        ]
+        assert usable, binding
+
+
+def test_every_key_has_a_name_to_rebind_it_by_and_words_for_the_help() -> None:
+    for binding in keys.MAIN:
+        assert binding.id
+        assert binding.tooltip
+        action = binding.action.partition("(")[0]
+        assert hasattr(MainScreen, f"action_{action}"), action
+
+
+def test_the_readme_table_has_a_row_for_every_key() -> None:
+    assert keys.as_markdown().count("\n") == len(keys.MAIN) + 1
