@@ -465,7 +465,7 @@ def print_escapes(run: Run, script: Script) -> None:
     edit(run, script.files)
     for label, attack in ESCAPES:
         say(f"text  {label}: ", attack)
-        run.pause()
+    run.pause()
     raise Failed(f"printed {len(ESCAPES)} terminal escape attacks on purpose, then gave up")
 
 
@@ -495,10 +495,11 @@ def write(run: Run, path: Path, content: bytes) -> None:
 
 
 def tree(folder: Path) -> Iterator[Path]:
-    """The files below `folder`, relative to it."""
+    """The files below `folder`, relative to it; caches of tools are none of them."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path.relative_to(folder)
+        inner = path.relative_to(folder)
+        if path.is_file() and not any("cache" in part for part in inner.parts[:-1]):
+            yield inner
 
 
 def _own_port(variable: str) -> int:

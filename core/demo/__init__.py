@@ -92,7 +92,7 @@ def _copy_tree(draft: Path) -> None:
         draft,
         dirs_exist_ok=True,
         copy_function=shutil.copyfile,
-        ignore=shutil.ignore_patterns("__pycache__"),
+        ignore=shutil.ignore_patterns("*cache*"),
     )
 
 
