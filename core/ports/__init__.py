@@ -1,14 +1,18 @@
 """Leases of TCP ports: one durable, host-wide ledger for every project and orchestrator."""
 
 from autocoder.core.ports.allocator import PortAllocator
+from autocoder.core.ports.repair import Finding, Kind, RepairReport
 from autocoder.core.ports.rules import BROWSER_BLOCKED, PortRules, host_rules
 from autocoder.core.ports.workers import LiveWorker, live_workers
 
 __all__ = [
     "BROWSER_BLOCKED",
+    "Finding",
+    "Kind",
     "LiveWorker",
     "PortAllocator",
     "PortRules",
+    "RepairReport",
     "host_rules",
     "live_workers",
 ]

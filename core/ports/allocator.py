@@ -45,15 +45,24 @@ from autocoder.core.ports.ledger import (
     as_lease,
 )
 from autocoder.core.ports.pools import HELD, PoolName, Pools
+from autocoder.core.ports.repair import (
+    Finding,
+    Kind,
+    RepairReport,
+    Scene,
+    Sightings,
+    compare,
+)
 from autocoder.core.ports.rules import PortRules, host_rules, total
 from autocoder.core.ports.settling import Sight, Use
 from autocoder.core.ports.workers import LiveWorker, live_workers
-from autocoder.core.probe import Kernel, ListeningSocket, Liveness
+from autocoder.core.probe import HeldPort, Kernel, ListeningSocket, Liveness
 from autocoder.core.settings import PortSettings
 
 ALERT_AFTER = 10
 """Refused leases in a row that are worth one alert."""
 EXPAND_AT_PERCENT = 90
+MAX_TTL_S = 366 * 86_400.0
 _LOOK_S = 0.25
 """How often what only the kernel can tell is looked at: releasing ports, outside holders."""
 
@@ -106,25 +115,30 @@ class PortAllocator:
         self._settled: tuple[int, ...] | None = None
         self._settled_at = self._look_again_at = 0.0
         self._crossed: set[PoolName] = set()
+        self._sightings = Sightings(now)
+        self._held: dict[tuple[str, str], list[HeldPort]] = {}
         self._ledger = Ledger(
             path,
             kernel.identity.host_id,
-            on_new=self._tell_first_rows,
+            on_loss=self._tell_first_rows,
             on_damage=self._say_damage,
         )
         self._say_opening()
 
     def close(self) -> None:
-        """Let go of the file; every lease stays."""
+        """Let go of the file and of ports held for workers to come; every lease stays."""
+        for project, name in list(self._held):
+            self._let_go(name, project)
         self._ledger.close()
 
     # ------------------------------------------------------------------ leasing
 
-    def lease(self, holder: Holder) -> PortPair:
+    def lease(self, holder: Holder, *, ttl_s: float | None = None) -> PortPair:
         """Grant `holder` a free port of each pool, or return the pair it holds.
 
-        Durable when it returns. A holder that had died is followed by its namesake
-        under a new epoch.
+        Durable when it returns. It ends by itself after `ttl_s` seconds, counted
+        anew by every call that names them. A holder that had died is followed by its
+        namesake under a new epoch.
 
         Raises:
             PoolExhausted: no pair is free; names the pool and what blocks it, no
@@ -132,7 +146,9 @@ class PortAllocator:
             RefusedError: the process that is to bound the lease does not exist.
         """
         holder = self._checked(holder)
-        return self._granted(lambda connection: self._grant(connection, holder))
+        if ttl_s is not None and not 0 < ttl_s <= MAX_TTL_S:
+            raise UsageError(f"a lease cannot end after {ttl_s:g} s", "A second to a year will do.")
+        return self._granted(lambda connection: self._grant(connection, holder, ttl_s))
 
     def replace(self, holder: Holder, epoch: int) -> PortPair:
         """Grant another pair because the one of that epoch turned out to be taken.
@@ -158,7 +174,7 @@ class PortAllocator:
                     if sight.use is Use.FREE
                     else settling.quarantined(now, sight),
                 )
-            return self._grant(connection, holder)
+            return self._grant(connection, holder, None)
 
         return self._granted(action)
 
@@ -178,6 +194,7 @@ class PortAllocator:
                 self._ledger.change(connection, row, self._holder_columns(holder))
 
         self._ledger.write(action)
+        self._let_go(holder.name, holder.project)
 
     def release(self, name: str, project: str, *, epoch: int | None = None) -> None:
         """Give a pair back; it is leased again once nothing uses it any more.
@@ -188,6 +205,7 @@ class PortAllocator:
         Raises:
             StaleLease: `epoch` is not that of the lease; the lease stays.
         """
+        self._let_go(name, project)
         self._ledger.write(lambda connection: self._release(connection, name, project, epoch))
 
     def allocate_ports(self, agent_id: str) -> tuple[int, int] | None:
@@ -222,6 +240,93 @@ class PortAllocator:
             said = tuple(self._said)
             self._said.clear()
             return said
+
+    # ------------------------------------------------------------------ repair
+
+    def check(self, agents: Iterable[LiveWorker] = ()) -> tuple[Finding, ...]:
+        """Everything that is not as it should be now, by port; changes nothing.
+
+        `agents` are those a project knows to live; the workers of other projects
+        that use this ledger are known by their arguments.
+        """
+        leases = self._current().leases
+        projects = {lease.project for lease in leases if lease.project}
+        workers = {(worker.project, worker.agent_id): worker for worker in agents}
+        processes = self._kernel.processes()
+        for worker in live_workers(self._kernel, processes):
+            if worker.project in projects:
+                workers.setdefault((worker.project, worker.agent_id), worker)
+        return compare(
+            Scene(
+                leases=leases,
+                workers=sorted(workers.values(), key=lambda w: (w.pid_start, w.pid)),
+                ranges=[span for pool in self.status().pools for span in pool.ranges],
+                listeners=self._kernel.listeners(),
+                processes=processes,
+                liveness=self._holders_liveness(),
+                now=self._now(),
+            )
+        )
+
+    def repair(self, agents: Iterable[LiveWorker] = ()) -> RepairReport:
+        """Mend what `check` has found several times in a row, at least a second apart.
+
+        Called every tick; nothing happens within a second of the last look. Ports of
+        dead holders are given back, live agents get their lost leases back; of two
+        agents with one port the newer is returned to be stopped, not stopped here.
+        """
+        if not self._sightings.due:
+            return RepairReport((), ())
+        agents = tuple(agents)
+        findings = self.check(agents)
+        stop: dict[tuple[str, str], LiveWorker] = {}
+        known = {(w.project, w.agent_id): w for w in (*live_workers(self._kernel), *agents)}
+        for finding in self._sightings.add(findings):
+            worker = known.get((finding.project, finding.agent_id))
+            match finding.kind:
+                case Kind.LEAK:
+                    self._reclaim(finding)
+                case Kind.MISMATCH if worker is not None:
+                    self._restore(worker)
+                case Kind.DUPLICATE if worker is not None:
+                    stop[(worker.project, worker.agent_id)] = worker
+            self._say(Severity.WARNING, finding.agent_id, finding.detail)
+        return RepairReport(findings, tuple(stop.values()))
+
+    def _holders_liveness(self) -> dict[int, Liveness]:
+        rows = self._ledger.read(self._ledger.all_rows)
+        return {row.port: self._liveness(row) for row in rows if row.state in HELD}
+
+    def _reclaim(self, finding: Finding) -> None:
+        """Take the ports of a dead holder back; what still listens on them keeps them out."""
+
+        def action(connection: Connection) -> None:
+            for row in self._leased(connection, finding.agent_id, finding.project):
+                if self._liveness(row) is Liveness.DEAD:
+                    self._ledger.change(connection, row, settling.releasing(self._now()))
+
+        self._ledger.write(action)
+
+    def _restore(self, worker: LiveWorker) -> None:
+        """Give a live worker its lease back unless another holder has one of its ports."""
+
+        def action(connection: Connection) -> None:
+            present = {row.port: row for row in self._ledger.all_rows(connection)}
+            mine = (worker.project, worker.agent_id)
+            rows = self._worker_rows(worker)
+            for port in rows:
+                row = present.get(port)
+                if row is not None and row.state in HELD and (row.project, row.holder) != mine:
+                    return
+            for port, values in rows.items():
+                row = present.get(port)
+                if row is None:
+                    self._ledger.insert(connection, [values])
+                else:
+                    epoch = row.epoch if row.state in HELD else worker.epoch
+                    self._ledger.change(connection, row, {**values, "epoch": epoch})
+
+        self._ledger.write(action)
 
     # ------------------------------------------------------------------ growth
 
@@ -299,47 +404,82 @@ class PortAllocator:
             raise answer
         return answer
 
-    def _grant(self, connection: Connection, holder: Holder) -> PortPair | PoolExhausted:
+    def _grant(
+        self, connection: Connection, holder: Holder, ttl_s: float | None
+    ) -> PortPair | PoolExhausted:
+        now = self._now()
         held = self._leased(connection, holder.name, holder.project)
         if held:
-            if not self._follows(holder, held[0]):
-                return _pair(held)
-            epoch = self._ledger.count_up(connection, EPOCH)
-            values = self._holder_columns(holder) | {"epoch": epoch, "changed_at": self._now()}
-            for row in held:
-                self._ledger.change(connection, row, values)
-            return replace(_pair(held), epoch=epoch)
+            return self._granted_before(connection, holder, held, now, ttl_s)
         pools = self._pools.ranges(self._ledger, connection)
         chosen: dict[Role, _Choice] = {}
+        self._let_go(holder.name, holder.project)
         for role in Role:
-            choice = self._choose(connection, self._pool(role, None), pools)
+            name = self._pool(role, None)
+            if self._pools.kernel_picks:
+                choice = self._hold(connection, holder)
+            else:
+                choice = self._choose(connection, name, pools)
             if choice is None:
-                return self._refusal(connection, self._pool(role, None), pools)
+                return self._refusal(connection, name, pools)
             chosen[role] = choice
         epoch = self._ledger.count_up(connection, EPOCH)
-        now = self._now()
         values = {
             **self._holder_columns(holder),
             "state": LeaseState.LEASED.value,
             "epoch": epoch,
             "leased_at": now,
             "changed_at": now,
+            "due_at": None if ttl_s is None else now + ttl_s,
             "listener_pid": None,
             "listener": "",
         }
         fresh = []
         for role, choice in chosen.items():
+            values |= {"role": role.value, "address": self._settings.address}
             if choice.row is None:
-                address = self._settings.address
-                fresh.append(
-                    {**values, "port": choice.port, "role": role.value, "address": address}
-                )
+                fresh.append(values | {"port": choice.port})
             else:
-                self._ledger.change(connection, choice.row, {**values, "role": role.value})
+                self._ledger.change(connection, choice.row, values)
         if fresh:
             self._ledger.insert(connection, fresh)
         self._ledger.reset(connection, CONSECUTIVE)
         return PortPair(chosen[Role.API].port, chosen[Role.WEB].port, epoch)
+
+    def _granted_before(
+        self,
+        connection: Connection,
+        holder: Holder,
+        held: list[Row[Any]],
+        now: float,
+        ttl_s: float | None,
+    ) -> PortPair:
+        values: dict[str, Any] = {}
+        if ttl_s is not None:
+            values["due_at"] = now + ttl_s
+        if self._follows(holder, held[0]):
+            epoch = self._ledger.count_up(connection, EPOCH)
+            values = self._holder_columns(holder) | values | {"epoch": epoch, "changed_at": now}
+        if values:
+            for row in held:
+                self._ledger.change(connection, row, values)
+        return replace(_pair(held), epoch=values.get("epoch", held[0].epoch))
+
+    def _hold(self, connection: Connection, holder: Holder) -> _Choice | None:
+        """A port of the kernel's choice, bound by us until its holder has it."""
+        for _ in range(100):
+            held = self._kernel.hold_any()
+            span = PortRange(held.port, held.port + 1)
+            if held.port not in self._rules.never and any(self._ledger.unleased(connection, span)):
+                self._held.setdefault((holder.project, holder.name), []).append(held)
+                return _Choice(held.port, None)
+            held.close()
+        return None
+
+    def _let_go(self, name: str, project: str) -> None:
+        """Close what `_hold` bound, now that the worker does or nobody will."""
+        for held in self._held.pop((project, name), ()):
+            held.close()
 
     def _choose(
         self, connection: Connection, name: PoolName, pools: Mapping[PoolName, list[PortRange]]
@@ -457,7 +597,6 @@ class PortAllocator:
             "pid": holder.pid,
             "pid_start": holder.pid_start,
             "boot_id": self._kernel.identity.boot_id,
-            "due_at": None,
         }
 
     # ------------------------------------------------------------------ giving back
@@ -499,7 +638,8 @@ class PortAllocator:
     def _settle(self, now: float) -> None:
         rows = self._ledger.read(self._ledger.unsettled)
         changes = self._changes(rows, now)
-        grow = self._nearly_used_up() if self._settings.auto_expand else []
+        may_grow = self._settings.auto_expand and not self._pools.kernel_picks
+        grow = self._ledger.read(self._nearly_used_up) if may_grow else []
         if changes or grow:
             self._ledger.write(lambda connection: self._apply(connection, changes, grow))
         self._look_again_at = now + self._next_look(rows, now)
@@ -575,15 +715,23 @@ class PortAllocator:
 
     # ------------------------------------------------------------------ growing by itself
 
-    def _nearly_used_up(self) -> list[PoolName]:
+    def _nearly_used_up(self, connection: Connection) -> list[PoolName]:
         """Pools that have just passed the mark; each once until it falls below it again."""
-        crossed = {
-            name: pool.capacity_percent >= EXPAND_AT_PERCENT and pool.usable > 0
-            for name, pool in self._current_pools().items()
+        pools = self._pools.ranges(self._ledger, connection)
+        above = {
+            name
+            for name, spans in pools.items()
+            if self._percent(connection, spans) >= EXPAND_AT_PERCENT
         }
-        fresh = [name for name, above in crossed.items() if above and name not in self._crossed]
-        self._crossed = {name for name, above in crossed.items() if above}
-        return fresh
+        fresh = above - self._crossed
+        self._crossed = above
+        return sorted(fresh, key=str)
+
+    def _percent(self, connection: Connection, spans: Iterable[PortRange]) -> int:
+        """How much of these ranges cannot be granted at once."""
+        spans = tuple(spans)
+        usable = self._rules.usable(spans)
+        return 100 * self._ledger.count_rows(connection, spans) // usable if usable else 0
 
     def _grow(
         self, connection: Connection, name: PoolName, pools: Mapping[PoolName, list[PortRange]]
@@ -593,8 +741,7 @@ class PortAllocator:
         Raises:
             RefusedError: it cannot be expanded.
         """
-        rows = [as_lease(row) for row in self._ledger.all_rows(connection)]
-        percent = self._count(name, pools[name], rows).capacity_percent
+        percent = self._percent(connection, pools[name])
         if percent < EXPAND_AT_PERCENT:
             return None  # another process was faster
         reason = f"Port pool {name} at {percent}% capacity"
@@ -625,17 +772,16 @@ class PortAllocator:
         )
         return _View(version, leases, status)
 
-    def _current_pools(self) -> dict[PoolName, PoolStatus]:
-        status = self._current().status
-        return {PoolName(pool.role, pool.address): pool for pool in status.pools}
-
     def _count(
         self, name: PoolName, spans: Iterable[PortRange], leases: Iterable[Lease]
     ) -> PoolStatus:
         ranges = tuple(spans)
         counts = dict.fromkeys(LeaseState, 0)
         for lease in leases:
-            if lease.port not in self._rules.never and any(lease.port in span for span in ranges):
+            elsewhere = self._pools.kernel_picks and lease.role is not name.role
+            if lease.port in self._rules.never or elsewhere:
+                continue
+            if any(lease.port in span for span in ranges):
                 counts[lease.state] += 1
         usable = self._rules.usable(ranges)
         return PoolStatus(
@@ -666,7 +812,8 @@ class PortAllocator:
 
     def _refuse_stale(self, rows: Iterable[Row[Any]], name: str, epoch: int) -> None:
         epochs = {row.epoch for row in rows}
-        if epochs != {epoch}:
+        # Epoch 0: told by the worker itself, which does not know it.
+        if epochs not in ({epoch}, {0}):
             now = f"its epoch is {max(epochs)}" if epochs else "it holds none"
             raise StaleLease(
                 f"{name} has no lease of epoch {epoch} any more: {now}",
@@ -676,40 +823,37 @@ class PortAllocator:
     # ------------------------------------------------------------------ a new ledger
 
     def _tell_first_rows(self, ledger: Ledger, connection: Connection) -> None:
-        """A ledger that is not there any more is told anew by the workers that live."""
-        workers = live_workers(self._kernel)
+        """A ledger that was lost is told anew by the workers that live."""
         # Epochs of the lost ledger must not come again while somebody may still name them.
-        first = int(self._now()) if workers else 1
-        ledger.count_up(connection, FAILURES, 0)
+        ledger.count_up(connection, EPOCH, int(self._now()))
+        workers = live_workers(self._kernel)
         taken: set[int] = set()
         for worker in workers:
             if taken.isdisjoint((worker.api_port, worker.web_port)):
-                ledger.insert(
-                    connection,
-                    self._worker_rows(worker, ledger.count_up(connection, EPOCH, first)),
-                )
+                ledger.insert(connection, self._worker_rows(worker).values())
                 taken |= {worker.api_port, worker.web_port}
-        if workers:
-            self._say(
-                Severity.WARNING,
-                "ledger",
-                f"the ledger {ledger.path} was begun anew from {len(workers)} live workers",
-            )
+        self._say(
+            Severity.WARNING,
+            "ledger",
+            f"the ledger {ledger.path} was begun anew from {len(workers)} live workers",
+        )
 
-    def _worker_rows(self, worker: LiveWorker, epoch: int) -> list[dict[str, Any]]:
+    def _worker_rows(self, worker: LiveWorker) -> dict[int, dict[str, Any]]:
+        """The rows that a live worker's own word stands for, by port."""
         now = self._now()
         holder = Holder(worker.agent_id, worker.project, worker.pid, worker.pid_start)
         values = {
             **self._holder_columns(holder),
             "state": LeaseState.LEASED.value,
-            "epoch": epoch,
+            "epoch": worker.epoch,
             "leased_at": now,
             "changed_at": now,
+            "due_at": None,
+            "listener_pid": None,
+            "listener": "",
         }
-        return [
-            {**values, "port": worker.api_port, "role": Role.API.value},
-            {**values, "port": worker.web_port, "role": Role.WEB.value},
-        ]
+        ports = {worker.api_port: Role.API, worker.web_port: Role.WEB}
+        return {port: {**values, "port": port, "role": role.value} for port, role in ports.items()}
 
     # ------------------------------------------------------------------ saying
 

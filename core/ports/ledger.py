@@ -104,7 +104,7 @@ _RESET = (
 class Ledger:
     """One host's rows in the file at `path`; safe from several threads and processes.
 
-    `on_new` writes the first rows of a ledger that has none yet.
+    `on_loss` writes the first rows of a ledger that takes the place of a lost one.
 
     Raises:
         DatabaseError: busy, unwritable, of a newer version; the file is unchanged.
@@ -115,12 +115,12 @@ class Ledger:
         path: Path,
         host_id: str,
         *,
-        on_new: Callable[["Ledger", Connection], None],
+        on_loss: Callable[["Ledger", Connection], None],
         on_damage: Callable[[DatabaseError, Path], None],
     ) -> None:
         self.path = path
         self.host_id = host_id
-        self._on_new = on_new
+        self._on_loss = on_loss
         self._on_damage = on_damage
         self._lock = threading.RLock()
         self._open_or_replace()
@@ -298,9 +298,9 @@ class Ledger:
 
     # ------------------------------------------------------------------ opening
 
-    def _open_or_replace(self) -> None:
+    def _open_or_replace(self, *, lost: bool = False) -> None:
         try:
-            self._open()
+            self._open(lost=lost)
         except DatabaseError as error:
             if error.cause != "damaged":
                 raise
@@ -312,19 +312,17 @@ class Ledger:
                         raise
                     stamp = f"{self.path.stat().st_mtime_ns}-{os.getpid()}"
                     kept = set_aside(self.path, stamp)
-                    self._open()
+                    self._open(lost=True)
                     self._on_damage(again, kept)
 
-    def _open(self) -> None:
+    def _open(self, *, lost: bool = False) -> None:
         engine = open_database(self.path, LEDGER_TABLES, version=VERSION)
         try:
             check_integrity(engine, self.path)
-            with readable(engine, self.path) as connection:
-                fresh = not self.counters(connection)
-            if fresh:
+            if lost:
                 with writable(engine, self.path) as connection:
                     if not self.counters(connection):
-                        self._on_new(self, connection)
+                        self._on_loss(self, connection)
             watch = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         except DatabaseError:
             engine.dispose()
@@ -338,7 +336,7 @@ class Ledger:
         with self._lock:
             if self._inode == seen:
                 self.close()
-                self._open_or_replace()
+                self._open_or_replace(lost=True)
 
 
 def as_lease(row: Row[Any]) -> Lease:

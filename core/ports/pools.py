@@ -39,16 +39,21 @@ class Pools:
         self._settings = settings
         self._rules = rules
         self._now = now
-        self.declared: dict[PoolName, tuple[PortRange, ...]] = {
-            PoolName(Role.API): settings.api,
-            PoolName(Role.WEB): settings.web,
-        }
+        self.declared: dict[PoolName, tuple[PortRange, ...]] = {}
+        self.kernel_picks = settings.mode == "os"
+        if self.kernel_picks:
+            self.declared = {PoolName(role): (rules.ephemeral,) for role in Role}
+            return
+        self.declared = {PoolName(Role.API): settings.api, PoolName(Role.WEB): settings.web}
         for pool in settings.pools:
             name = PoolName(Role(pool.role), pool.address)
             self.declared[name] = (*self.declared.get(name, ()), pool.range)
         for name, spans in self.declared.items():
             for span in spans:
                 self._refuse_ephemeral(name, span)
+        for role in Role:
+            if PoolName(role, settings.address) not in self.declared:
+                raise UsageError(f"[[pools]] declares no {role} pool for {settings.address}")
 
     def ranges(self, ledger: Ledger, connection: Connection) -> dict[PoolName, list[PortRange]]:
         """Every pool's ranges now, lowest first; growth that overlaps a declaration is left out."""
@@ -89,6 +94,11 @@ class Pools:
             RefusedError: no such range is to be had; the message says why.
             UsageError: the range or the count is no such thing.
         """
+        if self.kernel_picks:
+            raise RefusedError(
+                "pools do not grow where the kernel picks the ports",
+                'Set ports.mode = "pool" to use pools.',
+            )
         pools = self.ranges(ledger, connection)
         if name not in pools:
             raise UsageError(f"there is no pool {name}", f"Known: {', '.join(map(str, pools))}.")

@@ -23,6 +23,8 @@ class LiveWorker:
     pid_start: int
     api_port: int
     web_port: int
+    epoch: int = 0
+    """Of its lease; 0 where only its arguments are known, which do not tell."""
 
 
 def live_workers(

@@ -9,6 +9,7 @@ import sys
 from autocoder.core.probe.kernel import (
     ANOTHER_USER,
     TICKS_PER_SECOND,
+    HeldPort,
     HostIdentity,
     Kernel,
     ListeningSocket,
@@ -22,6 +23,7 @@ from autocoder.core.probe.linux import LinuxKernel
 __all__ = [
     "ANOTHER_USER",
     "TICKS_PER_SECOND",
+    "HeldPort",
     "HostIdentity",
     "Kernel",
     "LinuxKernel",

@@ -59,6 +59,19 @@ class HostIdentity:
     """This boot and PID namespace: within what a pid with its start means one process."""
 
 
+class HeldPort(Protocol):
+    """A port that the kernel picked and that stays bound until it is closed.
+
+    A server that sets SO_REUSEADDR can bind it all the same, as with a worker's
+    placeholders.
+    """
+
+    @property
+    def port(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class Kernel(Protocol):
     """What the ledger and the orchestrator ask; a simulated one serves as well."""
 
@@ -77,6 +90,13 @@ class Kernel(Protocol):
 
     def is_lingering(self, port: int) -> bool:
         """Whether only closed connections, owned by no process, still hold the port."""
+
+    def hold_any(self) -> HeldPort:
+        """A port that was free on every address, of the kernel's own choice.
+
+        Raises:
+            RefusedError: there is none, or this process may open no further file.
+        """
 
     def processes(self) -> Mapping[int, Process]: ...
 
@@ -115,6 +135,15 @@ def one_line(arguments: Iterable[str]) -> str:
     return line if len(line) <= _COMMAND_LENGTH else line[: _COMMAND_LENGTH - 1] + "…"
 
 
+@dataclass(frozen=True, slots=True)
+class _BoundPort:
+    port: int
+    socket: socket.socket
+
+    def close(self) -> None:
+        self.socket.close()
+
+
 class BindProbe:
     """Asks about a port by binding it, which is the only answer that covers every holder."""
 
@@ -125,21 +154,50 @@ class BindProbe:
         with contextlib.ExitStack() as stack:
             for family, host in _addresses(address):
                 try:
-                    bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                    if family == socket.AF_INET6:
-                        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
-                    bound.bind((host, port))
+                    stack.enter_context(_bound(family, host, port, reuse=reuse))
                 except OSError as error:
                     if host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         continue
-                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                        raise RefusedError(
-                            f"port {port} cannot be probed: {error.strerror}",
-                            "Raise the limit of open files (`ulimit -n`) or close programs.",
-                        ) from error
+                    _refuse_shortage(error)
                     return False
         return True
+
+    def hold_any(self) -> HeldPort:
+        for _ in range(100):
+            try:
+                held = _bound(socket.AF_INET, "0.0.0.0", 0, reuse=False)  # noqa: S104
+            except OSError as error:
+                _refuse_shortage(error)
+                break
+            port = held.getsockname()[1]
+            if self.binds(port, "::", reuse=False):
+                # Set only now: asked for before, the kernel picks a port that others share.
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                return _BoundPort(port, held)
+            held.close()
+        raise RefusedError("the kernel has no free port to give", "Close programs.")
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int, *, reuse: bool) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        opened.bind((host, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _refuse_shortage(error: OSError) -> None:
+    """Too few files or memory says nothing about a port."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+        raise RefusedError(
+            f"ports cannot be probed: {error.strerror}",
+            "Raise the limit of open files (`ulimit -n`) or close programs.",
+        ) from error
 
 
 def _addresses(address: str) -> tuple[tuple[socket.AddressFamily, str], ...]:

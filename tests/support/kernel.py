@@ -27,6 +27,11 @@ class SimulatedKernel:
     def is_lingering(self, port: int) -> bool:
         return port in self.lingering and port not in self.listening and port not in self.bound
 
+    def hold_any(self) -> "SimulatedHold":
+        port = next(port for port in range(40000, 61000) if self.is_free(port))
+        self.bound.add(port)
+        return SimulatedHold(self, port)
+
     def processes(self) -> Mapping[int, Process]:
         return {
             pid: Process(pid, self.parents.get(pid, 1), pid, start, 0, 0, "program", "S")
@@ -62,6 +67,15 @@ class SimulatedKernel:
         """End a process and free what it listened on."""
         del self.alive[pid]
         self.listening = {port: by for port, by in self.listening.items() if by != pid}
+
+
+@dataclass
+class SimulatedHold:
+    kernel: SimulatedKernel
+    port: int
+
+    def close(self) -> None:
+        self.kernel.bound.discard(self.port)
 
 
 class Clock:
