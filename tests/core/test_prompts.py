@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import UsageError
+from autocoder.core.models import PortRange
+from autocoder.core.policy import Scope, refusal
 from autocoder.core.prompts import OVERRIDES, SHIPPED, TEMPLATES, render_prompt
 
 VALUES = {
@@ -38,6 +40,10 @@ def override(project: Path, name: str, text: str) -> Path:
     return path
 
 
+def shell_blocks(text: str) -> list[str]:
+    return re.findall(r"(?ms)^```sh\n(.*?)^```", text)
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_shipped_template_leaves_no_mark_unfilled(name: str, project: Path) -> None:
     assert "{{" not in render_prompt(name, VALUES, project)
@@ -60,10 +66,30 @@ def test_the_port_rules_stand_between_the_role_and_the_first_step(name: str, pro
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_shipped_command_names_a_port(name: str, project: Path) -> None:
     text = (SHIPPED / f"{name}.md").read_text("utf-8") + (SHIPPED / "ports.md").read_text("utf-8")
-    commands = re.findall(r"(?ms)^```sh\n(.*?)^```", text) + re.findall(r"\| `([^`]+)`", text)
+    commands = shell_blocks(text) + re.findall(r"\| `([^`]+)`", text)
     assert commands
     for command in commands:
         assert not re.search(r"(?<![\w.])\d{4,5}\b", command), command
+
+
+@pytest.mark.parametrize("name", ["coding", "coding_yolo", "initializer"])
+def test_every_command_of_a_template_passes_the_command_policy(name: str, project: Path) -> None:
+    text = render_prompt(name, VALUES, project)
+    scope = Scope(
+        api_port=5041,
+        web_port=5199,
+        pools=(PortRange(5000, 5100), PortRange(5173, 5273)),
+        worktree=Path("/home/ada/todo-worktrees/a-0f31"),
+        project_dir=Path("/home/ada/todo"),
+        base="main",
+        worktrees=Path("/home/ada/todo-worktrees"),
+        own_folders=(Path("/tmp/a-0f31"),),
+        variables={"HOME": "/home/ada", "TMPDIR": "/tmp/a-0f31"},
+        is_own_process=lambda _: True,
+    )
+    commands = shell_blocks(text) + re.findall(r"(?m)^\| [\w., ]+ \| `([^`]+)`", text)
+    assert len(commands) > 10
+    assert {command: why for command in commands if (why := refusal(command, scope))} == {}
 
 
 @pytest.mark.parametrize("name", ["coding", "coding_yolo", "initializer"])
