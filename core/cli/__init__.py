@@ -3,33 +3,43 @@
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
 
+from autocoder.core.cli.agents import agents_app
+from autocoder.core.cli.config import config
+from autocoder.core.cli.doctor import doctor
+from autocoder.core.cli.options import JsonOption, ProjectOption
 from autocoder.core.cli.output import guarded
 from autocoder.core.settings import PRESETS, load_settings
 
 app = typer.Typer(
     name="autocoder",
-    help="Run many autonomous coding agents on one box, each in its own worktree with its own "
-    "two ports.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-ProjectOption = Annotated[
-    Path, typer.Option("--project-dir", "-C", help="The project: a git repository.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+app.add_typer(agents_app)
+app.command()(config)
+app.command()(doctor)
 
 
 @app.callback()
-def autocoder() -> None:
-    """Exit codes: 0 done, 1 the run had failures, 2 wrong usage or settings, 3 refused because
-    of the present state, 130 on Ctrl-C."""
+def autocoder(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Run many autonomous coding agents on one box, each in its own worktree with its own two
+    ports.
+
+    Exit codes: 0 done, 1 the run had failures, 2 wrong usage or settings, 3 refused because of
+    the present state, 130 on Ctrl-C.
+    """
+    if debug:
+        sys.excepthook = sys.__excepthook__
 
 
 @app.command()
@@ -41,13 +51,9 @@ def parallel(
     preset: Annotated[
         str | None, typer.Option(help="How much is spent on a feature: " + ", ".join(PRESETS))
     ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="The program that works on features.")
-    ] = None,
+    backend: Annotated[str | None, typer.Option(help="The program that works on features.")] = None,
     model: Annotated[str | None, typer.Option(help="The model the backend uses.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Branch to start from and merge into.")
-    ] = None,
+    base: Annotated[str | None, typer.Option(help="Branch to start from and merge into.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Work through the backlog without a panel, and report.
@@ -93,4 +99,14 @@ def worker(context: typer.Context) -> None:
 
 
 def main() -> None:
+    sys.excepthook = _say_crash
     app()
+
+
+def _say_crash(
+    kind: type[BaseException], crash: BaseException, _trace: TracebackType | None
+) -> None:
+    sys.stderr.write(
+        f"autocoder: this should not have happened: {kind.__name__}: {crash}\n"
+        "  `autocoder --debug ...` shows where. Agents that run go on.\n"
+    )
