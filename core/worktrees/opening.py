@@ -39,7 +39,7 @@ def _open(project: Path, base: str) -> Repository:
     _require_version(git)
     git_dir, common_dir = _require_top_level(git, project)
     base = base or _current_branch(git, project)
-    found = git.run("rev-parse", "--verify", "--quiet", f"refs/heads/{base}^{{commit}}", ok=(0, 1))
+    found = git.run("show-ref", "--verify", "--quiet", f"refs/heads/{base}", ok=(0, 1))
     if found.code:
         raise _no_such_base(git, project, base)
     worktrees_dir = project.with_name(f"{project.name}-worktrees").resolve()
@@ -57,7 +57,8 @@ def _require_version(git: Git) -> None:
 
 def _require_top_level(git: Git, project: Path) -> tuple[Path, Path]:
     """The folders with the state of this worktree and with that of the whole repository."""
-    answer = git.run("rev-parse", "--is-bare-repository", "--show-cdup", ok=(0, 128))
+    kind = ("--is-bare-repository", "--is-inside-git-dir", "--show-cdup")
+    answer = git.run("rev-parse", *kind, ok=(0, 128))
     if answer.code:
         if "not a git repository" in answer.stderr:
             raise ProjectError(
@@ -67,13 +68,15 @@ def _require_top_level(git: Git, project: Path) -> tuple[Path, Path]:
             )
         # Where the folder belongs to another user git names the remedy itself.
         raise ProjectError(f"{project}: {answer.complaint()}", _last_command(answer.stderr))
-    bare, _, above = answer.line().partition("\n")
+    bare, inside, *rest = answer.line().split("\n", 2)
     if bare == "true":
         raise ProjectError(
             f"{project} is a bare repository, without files to work on",
             "Clone it, and name the clone.",
         )
-    if above:
+    if inside == "true":
+        raise ProjectError(f"{project} is a git directory", "Name the folder above it.")
+    if any(rest):
         top = git.run("rev-parse", "--show-toplevel").line()
         raise ProjectError(f"{project} is a subfolder of a project", f"Name its top level: {top}")
     git_dir = git.run("rev-parse", "--absolute-git-dir").line()
