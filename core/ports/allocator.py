@@ -395,6 +395,11 @@ class PortAllocator:
             "consecutive_failures": status.consecutive_failures,
         }
 
+    def holder_lives(self, name: str, project: str) -> bool:
+        """Whether the process that bounds the lease may still live; False where there is none."""
+        rows = self._ledger.read(lambda connection: self._leased(connection, name, project))
+        return any(row.pid is not None and self._liveness(row) is not Liveness.DEAD for row in rows)
+
     # ------------------------------------------------------------------ granting
 
     def _granted(self, action: Callable[[Connection], PortPair | PoolExhausted]) -> PortPair:
