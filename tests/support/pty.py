@@ -61,6 +61,10 @@ class Terminal:
         """Everything the process has written."""
         self._controller, terminal = pty.openpty()
         self._set_size(columns, rows)
+        # A size in the environment would override the terminal's own.
+        inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        kind = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        surroundings = inherited | kind | dict(env or {})
         try:
             self.process = subprocess.Popen(
                 [os.fspath(part) for part in argv],
@@ -68,12 +72,7 @@ class Terminal:
                 stdout=terminal,
                 stderr=terminal,
                 cwd=cwd,
-                env={
-                    **os.environ,
-                    "TERM": "xterm-256color",
-                    "COLORTERM": "truecolor",
-                    **(env or {}),
-                },
+                env=surroundings,
                 start_new_session=True,
                 preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             )

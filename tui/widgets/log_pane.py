@@ -86,6 +86,7 @@ class LogPane(Painted, can_focus=True):
                 self._reader.follow(())
             self.following = True
             self._top = 0
+            self.post_message(self.StatusChanged())
         self._lay_out()
         self.refresh_line(0)
 

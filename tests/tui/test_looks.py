@@ -1,0 +1,127 @@
+"""How the screens look, as pictures: a change shows up as a difference to look at."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from autocoder.core.models import Snapshot
+from autocoder.tui.app import Departure, Panel
+from support.fake_engine import RecordingEngine
+from support.panel import Driven
+from support.snapshots import NOW, a_busy_project, an_empty_project
+
+Look = Callable[..., bool]
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Snapshot:
+    snapshot = a_busy_project(tmp_path)
+    for agent in snapshot.agents:
+        path = Path(agent.log_path)
+        path.parent.mkdir(parents=True)
+        path.write_text(LOG)
+    return snapshot
+
+
+@pytest.fixture
+def look(snap_compare: Callable[..., bool]) -> Iterator[Look]:
+    """Compare a panel that shows a snapshot, after some keys, with its picture."""
+    panels: list[Panel] = []
+
+    def compare(
+        snapshot: Snapshot,
+        *keys: str,
+        size: tuple[int, int] = (140, 40),
+        waits_for: str = "",
+        theme: str = "",
+    ) -> bool:
+        engine = RecordingEngine(snapshot)
+        panel = Panel(lambda: engine, "todo-app", clock=lambda: NOW)
+        panels.append(panel)
+
+        async def prepare(pilot: Pilot[Departure]) -> None:
+            run = Driven(panel, engine, pilot)
+            await run.until(lambda: panel.snapshot is not None)
+            if theme:
+                panel.theme = theme
+            if waits_for:
+                await run.shows(waits_for)
+            await run.press(*keys)
+
+        return snap_compare(panel, terminal_size=size, run_before=prepare)
+
+    yield compare
+    for panel in panels:
+        panel.stop_engine()
+
+
+def test_a_busy_afternoon(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", waits_for="14 passed")
+
+
+def test_a_large_terminal(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", "j", size=(200, 60), waits_for="14 passed")
+
+
+def test_a_small_terminal(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", size=(80, 24))
+
+
+def test_the_log_on_a_small_terminal(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", "enter", "w", size=(80, 24))
+
+
+def test_a_light_theme(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", waits_for="14 passed", theme="day")
+
+
+def test_the_terminals_own_colours(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", waits_for="14 passed", theme="terminal")
+
+
+def test_no_colour(look: Look, busy: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert look(busy, "j", waits_for="14 passed")
+
+
+def test_an_empty_project(look: Look) -> None:
+    assert look(an_empty_project(), size=(110, 34))
+
+
+def test_a_question_before_a_kill(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "j", "X", size=(110, 34), waits_for="14 passed")
+
+
+def test_the_question_before_leaving_nothing_behind(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "Q", size=(110, 34), waits_for="14 passed")
+
+
+def test_extending_the_pools(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "e", size=(110, 34), waits_for="14 passed")
+
+
+def test_help(look: Look, busy: Snapshot) -> None:
+    assert look(replace(busy, notices=()), "question_mark", size=(110, 40), waits_for="14 passed")
+
+
+def test_a_filter(look: Look, busy: Snapshot) -> None:
+    keys = [*"/state:act", "enter"]
+    assert look(busy, *keys, size=(110, 34), waits_for="14 passed")
+
+
+def test_a_terminal_that_is_too_small(look: Look, busy: Snapshot) -> None:
+    assert look(busy, size=(40, 10))
+
+
+LOG = """\
+\x1b[90m14:12:48\x1b[0m  \x1b[36mtool\x1b[0m  Edit  api/search.py
+\x1b[90m14:12:50\x1b[0m  \x1b[36mtool\x1b[0m  Bash  PORT=$AUTOCODER_API_PORT python -m api &
+\x1b[90m14:12:52\x1b[0m  \x1b[36mtool\x1b[0m  Bash  pytest -q
+          \x1b[32m14 passed\x1b[0m in 1.02s
+\x1b[90m14:12:55\x1b[0m  \x1b[35mtext\x1b[0m  All reminder tests pass; wiring the web page next. A \
+line that is longer than most terminals are wide, so that one sees where it is cut or how it \
+is wrapped.
+"""

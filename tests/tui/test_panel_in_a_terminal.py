@@ -1,0 +1,161 @@
+"""Claims about the panel as a process in a real pseudo terminal."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import panel_process
+from support.attacks import ATTACKS, FORBIDDEN
+from support.pty import Terminal
+from support.waiting import wait_until
+
+PROCESS = Path(panel_process.__file__)
+PANEL = Path(sys.executable).with_name("autocoder-tui")
+
+
+def a_panel(mode: str, folder: Path, size: tuple[int, int] = (120, 36), **env: str) -> Terminal:
+    paths = {"PYTHONPATH": str(PROCESS.parent.parent), "TZ": "UTC"}
+    return Terminal([sys.executable, PROCESS, mode, folder], env=paths | env, size=size)
+
+
+def test_nothing_an_agent_wrote_reaches_the_terminal_as_a_control_sequence(tmp_path: Path) -> None:
+    with a_panel("hostile", tmp_path, (160, 50)) as terminal:
+        terminal.wait_for("a-0f31")
+        for name in ATTACKS:
+            terminal.wait_for(f"attack: {name}", what=f"the log with {name}")
+            terminal.press("j")
+        terminal.press("X")
+        terminal.wait_for("Kill 1 agent?")
+        terminal.press("escape", "q")
+        assert terminal.wait_for_exit() == 0
+        # Textual sets the pointer's shape by itself, with a sequence that ends in a bell.
+        written = terminal.written.replace("\x1b]22;default\x07", "")
+    assert [bad for bad in FORBIDDEN if bad in written] == []
+
+
+def test_the_screen_is_given_back_as_it_was(tmp_path: Path) -> None:
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.press("q")
+        assert terminal.wait_for_exit() == 0
+        written = terminal.written
+    for on, off in (("?1049h", "?1049l"), ("?25l", "?25h"), ("?2004h", "?2004l")):
+        assert written.rindex(f"\x1b[{off}") > written.rindex(f"\x1b[{on}")
+    assert "10 agents keep running. Come back with: autocoder-tui /home/dev/todo-app" in written
+
+
+def test_the_mouse_is_left_to_the_terminal(tmp_path: Path) -> None:
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        assert "\x1b[?1000h" not in terminal.written
+        assert "\x1b[?1003h" not in terminal.written
+
+
+def test_keys_reach_the_engine(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.press("n")
+        wait_until(lambda: asked.exists() and "SpawnAgent" in asked.read_text())
+        terminal.press("x")
+        terminal.wait_for("Stop 1 agent?")
+        terminal.press("x")
+        wait_until(lambda: "StopAgent(agent_id='a-0f31')" in asked.read_text())
+
+
+def test_ctrl_c_leaves_with_its_own_exit_code(tmp_path: Path) -> None:
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.press("ctrl+c")
+        assert terminal.wait_for_exit() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_restores_the_terminal_first(tmp_path: Path, number: int) -> None:
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.process.send_signal(number)
+        assert terminal.wait_for_exit() == 0
+        assert "\x1b[?1049l" in terminal.written
+
+
+def test_a_lost_connection_ends_the_panel(tmp_path: Path) -> None:
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.hang_up()
+        wait_until(lambda: terminal.process.poll() is not None, seconds=15)
+
+
+def test_resizing_at_any_speed_ends_in_a_whole_screen(tmp_path: Path) -> None:
+    with a_panel("busy", tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        for columns in (100, 61, 40, 200, 90, 132):
+            terminal.resize(columns, columns // 4 + 5)
+        screen = terminal.wait_for(lambda text: "a-0f3e" in text and "quit" in text)
+        assert max(map(len, screen.splitlines())) <= 132
+
+
+def test_an_engine_that_is_refused_is_said_after_the_screen_is_restored(tmp_path: Path) -> None:
+    with a_panel("locked", tmp_path) as terminal:
+        assert terminal.wait_for_exit() == 3
+        after = terminal.written.rpartition("\x1b[?1049l")[2]
+    assert "pid 4711 runs todo-app" in after
+    assert "Traceback" not in after
+
+
+def test_a_broken_engine_is_one_sentence_not_a_traceback(tmp_path: Path) -> None:
+    with a_panel("broken", tmp_path) as terminal:
+        assert terminal.wait_for_exit() == 1
+        after = terminal.written.rpartition("\x1b[?1049l")[2]
+    assert "ZeroDivisionError: a bug" in after
+    assert "Traceback" not in after
+
+
+def test_no_colour_means_no_colour(tmp_path: Path) -> None:
+    with a_panel("busy", tmp_path, NO_COLOR="1") as terminal:
+        terminal.wait_for("a-0f31")
+        assert "38;2;" not in terminal.written
+        assert "48;2;" not in terminal.written
+        assert "\x1b[31m" not in terminal.written
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+def test_a_terminal_that_cannot_draw_is_told_what_to_use_instead(tmp_path: Path, term: str) -> None:
+    with Terminal([PANEL, tmp_path], env={"TERM": term}) as terminal:
+        assert terminal.wait_for_exit() == 2
+        assert "autocoder parallel --project-dir" in terminal.written
+        assert "\x1b" not in terminal.written
+
+
+def test_without_a_terminal_the_headless_command_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PANEL, tmp_path], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 2
+    assert "autocoder parallel --project-dir" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with Terminal([PANEL, tmp_path / "nowhere"]) as terminal:
+        assert terminal.wait_for_exit() == 2
+        assert "nowhere" in terminal.written
+
+
+def test_a_bad_setting_is_refused_before_the_screen_changes(tmp_path: Path) -> None:
+    with Terminal([PANEL, tmp_path], env={"AUTOCODER_PARALLEL": "many"}) as terminal:
+        assert terminal.wait_for_exit() == 2
+        assert "AUTOCODER_PARALLEL" in terminal.written
+        assert "\x1b[?1049h" not in terminal.written
+
+
+def test_the_panel_imports_no_database_before_it_paints() -> None:
+    code = "import sys, autocoder.tui.app; print([m for m in sys.modules if 'sql' in m.lower()])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout.strip() == "[]"
