@@ -78,6 +78,10 @@ def _require_top_level(git: Git, project: Path) -> tuple[Path, Path]:
         raise ProjectError(f"{project} is a git directory", "Name the folder above it.")
     if any(rest):
         top = git.run("rev-parse", "--show-toplevel").line()
+        if not project.is_relative_to(top):
+            raise ProjectError(
+                f"{project} keeps its files at {top}", "Name that folder, or unset core.worktree."
+            )
         raise ProjectError(f"{project} is a subfolder of a project", f"Name its top level: {top}")
     git_dir = git.run("rev-parse", "--absolute-git-dir").line()
     common_dir = git.run("rev-parse", "--path-format=absolute", "--git-common-dir").line()
