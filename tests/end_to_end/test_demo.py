@@ -2,14 +2,14 @@
 
 import contextlib
 import json
-import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.demo import demo_environment, listening_ports, processes_below, rows
 
 SEED_QUERIES = {
     "no api port twice": "SELECT api_port FROM agent_heartbeats GROUP BY api_port "
@@ -23,33 +23,7 @@ SEED_QUERIES = {
 
 @pytest.fixture
 def surroundings(tmp_path: Path, ports: range) -> dict[str, str]:
-    """An environment whose ledger, ports and temporary files are this test's own."""
-    return os.environ | {
-        "TMPDIR": str(tmp_path),
-        "AUTOCODER_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
-        "AUTOCODER_API_PORT_RANGE_START": str(ports[0]),
-        "AUTOCODER_API_PORT_RANGE_END": str(ports[40]),
-        "AUTOCODER_WEB_PORT_RANGE_START": str(ports[50]),
-        "AUTOCODER_WEB_PORT_RANGE_END": str(ports[90]),
-        "AUTOCODER_SCRIPTED_STEP_S": "0.05",
-        "AUTOCODER_LIMITS_RETRY_S": "0.2",
-    }
-
-
-def rows(database: Path, query: str) -> list[tuple[object, ...]]:
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return connection.execute(query).fetchall()
-
-
-def processes_below(folder: Path) -> Iterator[str]:
-    """Command lines of live processes that work, or keep their files, below the folder."""
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                cwd = (entry / "cwd").readlink()
-                environment = (entry / "environ").read_bytes()
-                if cwd.is_relative_to(folder) or f"{folder}/autocoder-demo".encode() in environment:
-                    yield (entry / "cmdline").read_text().replace("\0", " ")
+    return demo_environment(tmp_path, ports, step_s=0.05)
 
 
 @pytest.mark.timeout(300)
@@ -87,13 +61,7 @@ def test_the_demo_ends_with_every_feature_merged_and_nothing_left(
         assert cause in report
     assert not list(processes_below(tmp_path))
     assert rows(database, "SELECT * FROM agent_heartbeats") == []
-    listening = {
-        int(line.split()[1].rpartition(":")[2], 16)
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        if line.split()[3] == "0A"
-    }
-    assert not listening & set(ports)
+    assert not listening_ports() & set(ports)
     states = rows(tmp_path / "ledger.db", "SELECT DISTINCT state FROM port_leases")
     assert {state for (state,) in states} <= {"cooling"}
     status = subprocess.run(
