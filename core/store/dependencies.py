@@ -14,6 +14,7 @@ from autocoder.core.models import Feature, FeatureStatus
 from autocoder.core.store.records import FeatureDraft, StuckFeature
 from autocoder.core.store.rows import DEPENDENCIES, FEATURES
 
+PRIORITY_LIMIT = 1_000_000_000
 UNMERGED = "READY_FOR_VERIFICATION"
 MERGED = "VERIFIED"
 
@@ -45,11 +46,14 @@ def resolve(
     `known` are the features there are, as (id, name).
 
     Raises:
-        UsageError: a draft has no name, one it depends on fits nothing or several
-            features, or drafts wait in a circle.
+        UsageError: a draft has no name or an absurd priority, one it depends on fits
+            nothing or several features, or drafts wait in a circle.
     """
-    if any(not draft.name.strip() for draft in drafts):
-        raise UsageError("a feature needs a name")
+    for draft in drafts:
+        if not draft.name.strip():
+            raise UsageError("a feature needs a name")
+        if abs(draft.priority) > PRIORITY_LIMIT:
+            raise UsageError(f"{draft.name!r}: no priority is beyond {PRIORITY_LIMIT}")
     features = list(known)
     ids = {feature_id for feature_id, _ in features}
     in_batch = _by_name(enumerate(draft.name for draft in drafts))
