@@ -384,6 +384,7 @@ class Worker:
         """exited, stopped, killed, wall_limit, idle_limit or not_started."""
         self.error = ""
         self.backend_pid = 0
+        self.backend_start: int | None = None
         self.wait_status: int | None = None
         self.ended: dict[int, int | None] = {}
         """Processes of the tree seen while ending it, by start time."""
@@ -472,6 +473,7 @@ class Worker:
                 setsid=True,
                 setsigdef=(signal.SIGHUP, signal.SIGPIPE),
             )
+            self.backend_start = start_ticks(self.backend_pid)
         except OSError as error:
             self.ending = "not_started"
             self.error = f"{command[0]} cannot be started: {error.strerror}"
@@ -584,6 +586,7 @@ class Worker:
             "pid": os.getpid(),
             "start": start_ticks(os.getpid()),
             "backend_pid": self.backend_pid,
+            "backend_start": self.backend_start,
             "ending": self.ending,
             "fenced": self.fenced,
             "at": self._last_beat,

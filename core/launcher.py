@@ -11,15 +11,18 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from autocoder.core import agent_worker
 from autocoder.core.errors import RefusedError
+from autocoder.core.leftovers import Evidence, ProcessKey, end, open_pidfd
 from autocoder.core.lifecycle import ExitFacts, parse_exit
 from autocoder.core.models import PortPair
-from autocoder.core.probe import Kernel, Liveness, Process, descendants
+from autocoder.core.ports import live_workers
+from autocoder.core.probe import Kernel, Liveness
 from autocoder.core.settings import Settings
 
 SWEEP_LIMIT_S = 2.0
@@ -50,6 +53,8 @@ class WorkerProcess:
     """Readable once the worker has ended; None where the kernel would not give one."""
     child: bool
     """Ours to reap; an adopted worker is somebody else's child."""
+    status: int | None = None
+    """Of a child that has been reaped: its exit code, negative for a signal."""
 
 
 class Launcher(Protocol):
@@ -57,6 +62,9 @@ class Launcher(Protocol):
 
     def start(self, spec: WorkerSpec) -> WorkerProcess:
         """The worker runs when this returns. Raises `RefusedError` where none could be started."""
+
+    def running(self) -> Mapping[str, ProcessKey]:
+        """Every live worker of the project by agent, whoever started it, as its arguments say."""
 
     def adopt(
         self, agent_id: str, pid: int, start: int | None, boot_id: str
@@ -81,8 +89,17 @@ class Launcher(Protocol):
     def facts(self, agent_id: str) -> ExitFacts | None:
         """What the worker left when it ended; None when it was killed before it could."""
 
-    def end_leftovers(self, agent_id: str, worktree: Path, worker: WorkerProcess | None) -> int:
-        """End what lives of an agent whose worker is gone; the number of processes ended."""
+    def end_leftovers(
+        self,
+        agent_id: str,
+        worktree: Path,
+        worker: WorkerProcess | None,
+        tree: frozenset[ProcessKey] = frozenset(),
+    ) -> int:
+        """End what lives of an agent whose worker is gone; the number of processes ended.
+
+        `tree` is what was last seen below the worker.
+        """
 
     def close(self, worker: WorkerProcess) -> None:
         """Let go of the worker; it is not signalled."""
@@ -135,32 +152,45 @@ class LocalLauncher:
             ) from error
         # Our own unreaped child: it has a start time even if it has ended already.
         start = self._kernel.start_ticks(pid) or 0
-        worker = WorkerProcess(spec.agent_id, pid, start, _pidfd(pid), child=True)
+        worker = WorkerProcess(spec.agent_id, pid, start, open_pidfd(pid), child=True)
         self._workers[pid] = worker
         return worker
+
+    def running(self) -> Mapping[str, ProcessKey]:
+        project = str(self._project_dir)
+        return {
+            worker.agent_id: (worker.pid, worker.pid_start)
+            for worker in live_workers(self._kernel)
+            if worker.project == project
+        }
 
     def adopt(
         self, agent_id: str, pid: int, start: int | None, boot_id: str
     ) -> tuple[Liveness, WorkerProcess | None]:
-        pidfd = _pidfd(pid)
-        liveness = self._kernel.liveness(pid, start, boot_id)
-        if liveness is Liveness.ALIVE and agent_id not in self._kernel.command_line(pid):
-            liveness = Liveness.DEAD  # a row of the predecessor's may lack the start time
-        if liveness is not Liveness.ALIVE:
+        # The pidfd first: whatever is found out afterwards is true of what it pins.
+        pidfd = open_pidfd(pid)
+        found = start if start is not None else self._kernel.start_ticks(pid)
+        liveness = self._kernel.liveness(pid, found, boot_id)
+        if liveness is Liveness.ALIVE and not self._is_worker_of(agent_id, pid):
+            liveness = Liveness.DEAD
+        if liveness is not Liveness.ALIVE or found is None:
             if pidfd is not None:
                 os.close(pidfd)
             return liveness, None
-        found = start if start is not None else self._kernel.start_ticks(pid) or 0
         worker = WorkerProcess(agent_id, pid, found, pidfd, child=False)
         self._workers[pid] = worker
         return liveness, worker
 
     def has_ended(self, worker: WorkerProcess) -> bool:
         if worker.child:
-            try:
-                return os.waitpid(worker.pid, os.WNOHANG)[0] == worker.pid
-            except ChildProcessError:
-                return True
+            if worker.status is None:
+                try:
+                    pid, status = os.waitpid(worker.pid, os.WNOHANG)
+                except ChildProcessError:
+                    return True
+                if pid == worker.pid:
+                    worker.status = os.waitstatus_to_exitcode(status)
+            return worker.status is not None
         boot_id = self._kernel.identity.boot_id
         return self._kernel.liveness(worker.pid, worker.start, boot_id) is Liveness.DEAD
 
@@ -187,18 +217,29 @@ class LocalLauncher:
         except (OSError, ValueError):
             return None
 
-    def end_leftovers(self, agent_id: str, worktree: Path, worker: WorkerProcess | None) -> int:
-        ended: set[tuple[int, int]] = set()
+    def end_leftovers(
+        self,
+        agent_id: str,
+        worktree: Path,
+        worker: WorkerProcess | None,
+        tree: frozenset[ProcessKey] = frozenset(),
+    ) -> int:
+        evidence = Evidence(
+            run_folder(self._project_dir, agent_id),
+            worktree,
+            since=worker.start if worker is not None else 0,
+            tree=tree,
+            reaper=worker is not None and worker.child,
+        )
+        ended: set[ProcessKey] = set()
         deadline = time.monotonic() + SWEEP_LIMIT_S
         while time.monotonic() < deadline:
-            left = self._leftovers(agent_id, worktree, worker)
+            left = evidence.leftovers(self._kernel.processes(), self._workers.keys())
             if not left:
                 break
             for process in left:
-                agent_worker.send(process.pid, signal.SIGKILL, process.start)
+                end(process, deadline)
                 ended.add((process.pid, process.start))
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
         return len(ended)
 
     def close(self, worker: WorkerProcess) -> None:
@@ -235,79 +276,15 @@ class LocalLauncher:
         )
 
     def _signal(self, worker: WorkerProcess, number: signal.Signals) -> None:
-        if worker.pidfd is None:
-            agent_worker.send(worker.pid, number, worker.start)
-            return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(worker.pidfd, number)
-
-    def _leftovers(
-        self, agent_id: str, worktree: Path, worker: WorkerProcess | None
-    ) -> list[Process]:
-        """Every process that can only be this agent's, with all below it.
-
-        Told by any of: the environment the worker gave it; the POSIX session of
-        the worker or backend; having fallen to us, its subreaper, while no live
-        worker of ours is its parent; or, orphaned and without a terminal (so no
-        shell of the user's), working in the agent's worktree.
-        """
-        processes = self._kernel.processes()
-        tmp_dir = str(run_folder(self._project_dir, agent_id) / "tmp")
-        since = worker.start if worker is not None else 0
-        own = processes.get(os.getpid())
-        roots: set[int] = set()
-        for process in processes.values():
-            if process.pid in self._workers or process.state == "Z" or process.start < since:
+        # A worker that somebody has stopped (SIGSTOP) hears nothing before it is continued.
+        for wanted in (number, signal.SIGCONT):
+            if worker.pidfd is None:
+                agent_worker.send(worker.pid, wanted, worker.start)
                 continue
-            in_worker_session = worker is not None and process.session == worker.pid
-            fell_to_us = (
-                worker is not None
-                and worker.child
-                and own is not None
-                and process.ppid == own.pid
-                and process.session != own.session
-            )
-            if (
-                in_worker_session
-                or (fell_to_us and not _marked_for_another(process.pid, tmp_dir))
-                or _marked(process.pid, tmp_dir)
-                or (process.ppid == 1 and _works_in(process, worktree))
-            ):
-                roots.add(process.pid)
-        found = set(roots)
-        for root in roots:
-            found |= descendants(processes, root)
-        found -= self._workers.keys() | {os.getpid()}
-        return [processes[pid] for pid in found if processes[pid].state != "Z"]
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, wanted)
 
-
-def _pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError):
-        return None
-
-
-def _environment_of(pid: int) -> bytes:
-    try:
-        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def _marked(pid: int, tmp_dir: str) -> bool:
-    return b"\0TMPDIR=" + os.fsencode(tmp_dir) + b"\0" in _environment_of(pid)
-
-
-def _marked_for_another(pid: int, tmp_dir: str) -> bool:
-    environment = _environment_of(pid)
-    return b"\0AUTOCODER_AGENT_ID=" in environment and not _marked(pid, tmp_dir)
-
-
-def _works_in(process: Process, worktree: Path) -> bool:
-    try:
-        cwd = Path(f"/proc/{process.pid}/cwd").readlink()
-        terminal = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[4]
-    except (OSError, IndexError):
-        return False
-    return terminal == b"0" and cwd.is_relative_to(worktree)
+    def _is_worker_of(self, agent_id: str, pid: int) -> bool:
+        arguments = self._kernel.command_line(pid)
+        script = any(argument.endswith("agent_worker.py") for argument in arguments)
+        return script and agent_id in arguments
