@@ -6,6 +6,7 @@ only the worker's process and its `exit.json` decide, and what is not known
 """
 
 import random
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,17 +133,21 @@ def verdict(
     commits: int | None,
     asked: AgentState | None = None,
     last_line: str = "",
+    not_its_fault: str = "",
 ) -> Verdict:
     """Why an agent whose worker is gone has ended.
 
     `facts` None: the worker itself was killed and could tell nothing. `commits`
     None: not counted, which only an agent that did not finish may leave so.
-    `asked` KILLED: a human wanted it.
+    `asked` KILLED: a human wanted it. `not_its_fault`: the host or this program
+    ended the worker, in words; it costs no attempt.
     """
     after = f" after {spoken_duration(ran_s)}"
     if facts is None:
         if asked is AgentState.KILLED:
             return Verdict(AgentState.KILLED, f"killed on request{after}", "killed", counted=False)
+        if not_its_fault:
+            return Verdict(AgentState.CRASHED, not_its_fault, "infrastructure", counted=False)
         return Verdict(
             AgentState.CRASHED, f"worker killed{after}{_quoted(last_line)}", "worker killed"
         )
@@ -180,7 +185,9 @@ def verdict(
             f"signal {number}",
         )
     return Verdict(
-        AgentState.FAILED, f"exit code {code}{after}{_quoted(said)}{left}", f"exit {code}: {said}"
+        AgentState.FAILED,
+        f"exit code {code}{after}{_quoted(said)}{left}",
+        f"exit {code}: {_kind(said)}",
     )
 
 
@@ -220,6 +227,11 @@ def signal_name(number: int) -> str:
 
 def plural(count: int, noun: str, several: str = "") -> str:
     return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
+def _kind(text: str) -> str:
+    """The same for two failures that differ in numbers only: ports, pids, times, addresses."""
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)*", "#", text)
 
 
 def _quoted(line: str) -> str:
