@@ -171,8 +171,8 @@ class LocalLauncher:
         pidfd = open_pidfd(pid)
         found = start if start is not None else self._kernel.start_ticks(pid)
         liveness = self._kernel.liveness(pid, found, boot_id)
-        if liveness is Liveness.ALIVE and not self._is_worker_of(agent_id, pid):
-            liveness = Liveness.DEAD
+        if liveness is Liveness.ALIVE:
+            liveness = self._is_worker_of(agent_id, pid)
         if liveness is not Liveness.ALIVE or found is None:
             if pidfd is not None:
                 os.close(pidfd)
@@ -284,7 +284,9 @@ class LocalLauncher:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(worker.pidfd, wanted)
 
-    def _is_worker_of(self, agent_id: str, pid: int) -> bool:
+    def _is_worker_of(self, agent_id: str, pid: int) -> Liveness:
         arguments = self._kernel.command_line(pid)
+        if not arguments:
+            return Liveness.UNKNOWN  # so it is in the middle of exec
         script = any(argument.endswith("agent_worker.py") for argument in arguments)
-        return script and agent_id in arguments
+        return Liveness.ALIVE if script and agent_id in arguments else Liveness.DEAD
