@@ -35,9 +35,18 @@ AGENTS: Final = (
     _key("pool.expand", "e", "expand", "extend ports", "Extend the port pools"),
     _key("engine.pause", "p", "pause", "pause", "Pause or resume: no new agents by itself"),
 )
+CHOOSING: Final = (
+    _key(
+        "mark", "space", "mark", "mark", "Mark the agent; keys then act on all marked", show=False
+    ),
+    _key("mark.all", "asterisk", "mark_all", "mark all", "Mark all shown, or none", show=False),
+    _key("filter", "slash", "filter", "filter", "Filter: state:crashed port:51 !text"),
+    _key("problems", "exclamation_mark", "problems", "problems", "Show problems only"),
+    _key("problems.next", "w", "next_problem", "next", "Go to the next problem", show=False),
+    _key("notices", "M", "notices", "notices", "Everything the engine has said", show=False),
+)
 VIEWS: Final = (
     _key("log.focus", "enter,l", "focus_log", "log", "Go to the agent's log", display="⏎"),
-    _key("filter", "slash", "filter", "filter", "Filter: state:crashed port:51 !text", display="/"),
     _key("zoom", "z", "zoom", "zoom", "Give the focused pane the whole screen"),
     _key(
         "back",
@@ -54,8 +63,8 @@ LEAVING: Final = (
     _key("quit", "q", "quit", "quit", "Quit; agents keep running"),
     _key("quit.stop", "Q", "stop_all", "stop all", "Stop every agent and quit", show=False),
 )
-GROUPS: Final = (("Agents", AGENTS), ("Views", VIEWS), ("Leaving", LEAVING))
-MAIN: Final = (*AGENTS, *VIEWS, *LEAVING)
+GROUPS: Final = (("Agents", AGENTS), ("Choosing", CHOOSING), ("Views", VIEWS), ("Leaving", LEAVING))
+MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *LEAVING)
 
 
 def shown_key(binding: Binding) -> str:

@@ -59,6 +59,8 @@ class Column(Generic[Row]):
     right: bool = False
     natural: bool = False
     """As wide as its widest cell, between `least` and `most`, instead of what is left over."""
+    order: Callable[[Row], object] | None = None
+    """What rows are sorted by; None is what the cell says. A missing value sorts last."""
 
 
 def columns_for(
@@ -107,9 +109,29 @@ def _worktree(agent: Agent, _now: float) -> Line:
     return (path, (f" ±{agent.dirty_files}", Tone.WARN)) if agent.dirty_files else (path,)
 
 
+def _since(agent: Agent) -> float:
+    return agent.started_at if agent.live else agent.ended_at or 0.0
+
+
 def _age(agent: Agent, now: float) -> Line:
-    since = agent.started_at if agent.live else agent.ended_at
+    since = _since(agent)
     return ((duration(now - since), Tone.DIM),) if since else NO_VALUE
+
+
+def _gravity(agent: Agent) -> int:
+    """What needs a human first, then what is at work, then what is over."""
+    if agent.live and agent.problem:
+        return 0
+    order = (
+        AgentState.CRASHED,
+        AgentState.FAILED,
+        AgentState.STOPPING,
+        AgentState.STARTING,
+        AgentState.ACTIVE,
+        AgentState.KILLED,
+        AgentState.COMPLETED,
+    )
+    return 1 + order.index(agent.state)
 
 
 def _beat(agent: Agent, now: float) -> Line:
@@ -133,7 +155,7 @@ def _text(value: Callable[[Agent], str]) -> Callable[[Agent, float], Line]:
 
 
 AGENT_COLUMNS: tuple[Column[Agent], ...] = (
-    Column("state", "state", _state, 10),
+    Column("state", "state", _state, 10, order=_gravity),
     Column("agent", "agent", _text(lambda agent: agent.agent_id), 6, 12, natural=True),
     Column("feature", "feature", _text(lambda agent: agent.feature), 10, 30),
     Column("backend", "backend", _text(lambda agent: agent.backend), 8, worth=2),
@@ -144,9 +166,22 @@ AGENT_COLUMNS: tuple[Column[Agent], ...] = (
         lambda agent, _: ((str(agent.pid), Tone.PLAIN),) if agent.pid else NO_VALUE,
         7,
         right=True,
+        order=lambda agent: agent.pid,
     ),
-    Column("api", "api", lambda agent, _: _port(agent.api_port, agent.api_listener), 7),
-    Column("web", "web", lambda agent, _: _port(agent.web_port, agent.web_listener), 7),
+    Column(
+        "api",
+        "api",
+        lambda agent, _: _port(agent.api_port, agent.api_listener),
+        7,
+        order=lambda agent: agent.api_port,
+    ),
+    Column(
+        "web",
+        "web",
+        lambda agent, _: _port(agent.web_port, agent.web_listener),
+        7,
+        order=lambda agent: agent.web_port,
+    ),
     Column(
         "cpu",
         "cpu",
@@ -154,6 +189,7 @@ AGENT_COLUMNS: tuple[Column[Agent], ...] = (
         4,
         worth=6,
         right=True,
+        order=lambda agent: -agent.cpu_percent if agent.pid else None,
     ),
     Column(
         "mem",
@@ -162,9 +198,10 @@ AGENT_COLUMNS: tuple[Column[Agent], ...] = (
         5,
         worth=5,
         right=True,
+        order=lambda agent: -agent.memory_bytes if agent.pid else None,
     ),
-    Column("age", "age", _age, 5, worth=7, right=True),
-    Column("beat", "beat", _beat, 5, worth=4, right=True),
+    Column("age", "age", _age, 5, worth=7, right=True, order=lambda agent: -_since(agent)),
+    Column("beat", "beat", _beat, 5, worth=4, right=True, order=lambda agent: agent.last_ping),
     Column("last", "last line", _last_line, 28, 400, worth=3),
 )
 
@@ -376,6 +413,12 @@ EVERYTHING_DONE: tuple[Line, ...] = (
     (),
     (("   autocoder features add", Tone.ACCENT), ("  adds another", Tone.DIM)),
 )
+NO_PROBLEMS: tuple[Line, ...] = (
+    (),
+    (("   No problems.", Tone.GOOD),),
+    (),
+    (("   !", Tone.ACCENT), ("  shows all agents again.", Tone.DIM)),
+)
 NOTHING_MATCHES: tuple[Line, ...] = (
     (),
     (("   No agent matches the filter.", Tone.PLAIN),),
@@ -398,17 +441,19 @@ def empty_grid(snapshot: Snapshot, *, filtered: bool) -> tuple[Line, ...]:
 # -- words of the main screen
 
 
-def filter_word(query: Query, shown: int, total: int) -> Line:
-    """What the filter lets through, for the rule above the grid; empty without one."""
-    if not query.terms:
-        return ()
-    word: list[Span] = [
-        (" filter ", Tone.DIM),
-        (sanitise(query.text), Tone.ACCENT),
-        (f"  {shown} of {total} ", Tone.DIM),
-    ]
+def grid_word(query: Query, shown: int, total: int, *, problems: bool, marked: int) -> Line:
+    """What narrows the grid and what is marked in it, for the rule above it."""
+    word: list[Span] = []
+    if problems:
+        word.append((" problems only ", Tone.WARN))
+    if query.terms:
+        word += [(" filter ", Tone.DIM), (sanitise(query.text), Tone.ACCENT), (" ", Tone.PLAIN)]
+    if problems or query.terms:
+        word.append((f" {shown} of {total} ", Tone.DIM))
     if query.unknown:
         word.append((f" no field {sanitise(query.unknown[0])} ", Tone.WARN))
+    if marked:
+        word.append((f" {marked} marked ", Tone.ACCENT))
     return tuple(word)
 
 
@@ -425,4 +470,22 @@ def target_lines(agents: Sequence[Agent]) -> tuple[Line, ...]:
             lines.append(
                 ((" " * (wide + 6), Tone.PLAIN), (f"{stays} {verb} in the worktree", Tone.WARN))
             )
+    return tuple(lines)
+
+
+def notices_page(notices: Sequence[Notice]) -> tuple[Line, ...]:
+    """All notices, the newest first."""
+    if not notices:
+        return ((), (("  Nothing has happened yet that needs saying.", Tone.DIM),))
+    lines: list[Line] = [()]
+    for notice in reversed(notices):
+        glyph, tone = SEVERITY[notice.severity]
+        lines.append(
+            (
+                (f"  {clock(notice.at)}  ", Tone.DIM),
+                (f"{glyph} ", tone),
+                (f"{sanitise(notice.subject):<10}  " if notice.subject else "", Tone.STRONG),
+                (sanitise(notice.text), Tone.PLAIN),
+            )
+        )
     return tuple(lines)

@@ -1,17 +1,12 @@
 """Every key and every glyph, from the binding table and the palette."""
 
-from typing import ClassVar
-
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
+from textual.binding import Binding
 
 from autocoder.core.models import AgentState
 from autocoder.tui import keys, palette
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line
 from autocoder.tui.widgets.log_pane import LogPane
-from autocoder.tui.widgets.pager import Pager
 from autocoder.tui.widgets.table import Table
 
 
@@ -25,7 +20,7 @@ def help_lines() -> tuple[Line, ...]:
                 continue
             lines.append(
                 (
-                    (f"    {keys.shown_key(binding):<18}", Tone.ACCENT),
+                    (f"    {keys.shown_key(binding):<20}", Tone.ACCENT),
                     (binding.tooltip or binding.description, Tone.PLAIN),
                 )
             )
@@ -57,18 +52,3 @@ def help_lines() -> tuple[Line, ...]:
         (("    fields: agent backend branch feature pid port problem state worktree", Tone.DIM),)
     )
     return tuple(lines)
-
-
-class HelpScreen(ModalScreen[None]):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark", "leave", "back", key_display="esc", id="help.back"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        pager = Pager(id="sheet")
-        pager.border_title = "help"
-        pager.lines = help_lines()
-        yield pager
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

@@ -31,7 +31,8 @@ from autocoder.tui.palette import Tone
 from autocoder.tui.query import Query, parse
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.expand import ExpandScreen
-from autocoder.tui.screens.help import HelpScreen
+from autocoder.tui.screens.help import help_lines
+from autocoder.tui.screens.sheet import SheetScreen
 from autocoder.tui.spans import Line, counted
 from autocoder.tui.widgets.header import Header
 from autocoder.tui.widgets.key_bar import KeyBar
@@ -56,6 +57,7 @@ class MainScreen(Screen[None]):
     leaving: reactive[str] = reactive("", init=False)
     """What the panel waits for before it leaves; empty while it stays."""
     filter: reactive[Query] = reactive(Query(), init=False)
+    only_problems: reactive[bool] = reactive(False, init=False)
 
     def __init__(self, clock: Callable[[], float], project: str, *, read_only: bool) -> None:
         super().__init__()
@@ -103,6 +105,9 @@ class MainScreen(Screen[None]):
     def watch_filter(self) -> None:
         self._show_agents()
 
+    def watch_only_problems(self) -> None:
+        self._show_agents()
+
     def watch_leaving(self) -> None:
         self.query_one(NoticeLine).word = (
             ((f" ◍ {self.leaving}", Tone.WARN),) if self.leaving else ()
@@ -111,13 +116,27 @@ class MainScreen(Screen[None]):
     def _show_agents(self) -> None:
         if self.snapshot is None:
             return
-        shown = [agent for agent in self.snapshot.agents if self.filter.holds(agent)]
+        snapshot = self.snapshot
+        agents = render.problems(snapshot) if self.only_problems else snapshot.agents
+        shown = [agent for agent in agents if self.filter.holds(agent)]
         grid = self.grid
-        grid.empty = render.empty_grid(self.snapshot, filtered=bool(self.filter.terms))
+        if self.only_problems and not agents:
+            grid.empty = render.NO_PROBLEMS
+        else:
+            grid.empty = render.empty_grid(snapshot, filtered=bool(self.filter.terms))
         grid.show(shown)
-        self.query_one("#grid-rule", Rule).left = render.filter_word(
-            self.filter, len(shown), len(self.snapshot.agents)
-        )
+        self._say_what_is_shown()
+
+    @on(Table.MarksChanged)
+    def _say_what_is_shown(self) -> None:
+        if self.snapshot is not None:
+            self.query_one("#grid-rule", Rule).left = render.grid_word(
+                self.filter,
+                len(self.grid.rows),
+                len(self.snapshot.agents),
+                problems=self.only_problems,
+                marked=len(self.grid.marks),
+            )
 
     def _show_log(self) -> None:
         key = self.grid.cursor_key
@@ -259,7 +278,7 @@ class MainScreen(Screen[None]):
     # -- moving about
 
     def action_help(self) -> None:
-        self.app.push_screen(HelpScreen())
+        self.app.push_screen(SheetScreen("help", help_lines()))
 
     def action_focus_log(self) -> None:
         if self.focused is self.log_pane:
@@ -288,8 +307,45 @@ class MainScreen(Screen[None]):
             self.grid.focus()
         elif self.grid.marks:
             self.grid.mark(())
-        else:
+        elif self.filter.text:
             self._set_filter("")
+        else:
+            self.only_problems = False
+
+    # -- choosing
+
+    def action_mark(self) -> None:
+        key = self.grid.cursor_key
+        if key is not None:
+            self.grid.mark(self.grid.marks ^ {key})
+            self.grid.action_move(1)
+
+    def action_mark_all(self) -> None:
+        shown = {agent.agent_id for agent in self.grid.rows}
+        self.grid.mark(() if self.grid.marks == shown else shown)
+
+    def action_problems(self) -> None:
+        self.only_problems = not self.only_problems
+
+    def action_next_problem(self) -> None:
+        if self.snapshot is None:
+            return
+        wrong = {agent.agent_id for agent in render.problems(self.snapshot)}
+        ids = [agent.agent_id for agent in self.grid.rows]
+        here = ids.index(self.grid.cursor_key) + 1 if self.grid.cursor_key in ids else 0
+        for agent_id in ids[here:] + ids[:here]:
+            if agent_id in wrong:
+                self.grid.go_to(agent_id)
+                return
+        self.say("no problems")
+
+    def action_notices(self) -> None:
+        if self.snapshot is None:
+            return
+        notices = self.snapshot.notices
+        self.query_one(NoticeLine).seen = max((notice.id for notice in notices), default=0)
+        lines = render.notices_page(notices)
+        self.app.push_screen(SheetScreen("notices", lines))
 
     # -- the filter
 

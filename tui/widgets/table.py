@@ -17,7 +17,7 @@ from textual.widget import Widget
 
 from autocoder.tui.palette import CURSOR, MARKED, Tone
 from autocoder.tui.render import Column, Row, columns_for
-from autocoder.tui.spans import Line, fit, joined, width_of
+from autocoder.tui.spans import Line, fit, joined, plain, width_of
 from autocoder.tui.widgets.painted import Painted
 
 GAP = "  "
@@ -34,6 +34,8 @@ class Table(Painted, Generic[Row], can_focus=True):
         Binding("pageup,ctrl+u", "page(-1)", "page up", show=False, id="table.page_up"),
         Binding("g,home", "edge(0)", "first row", show=False, id="table.first"),
         Binding("G,end", "edge(-1)", "last row", show=False, id="table.last"),
+        Binding("s", "sort", "sort by the next column", show=False, id="table.sort"),
+        Binding("S", "reverse", "reverse the order", show=False, id="table.reverse"),
     ]
 
     class CursorMoved(Message):
@@ -68,7 +70,10 @@ class Table(Painted, Generic[Row], can_focus=True):
         self.empty = empty
         self._key = key
         self._clock = clock
+        self._given: list[Row] = []
         self._rows: list[Row] = []
+        self._sorted_by: str = ""
+        self._reversed = False
         self._index: dict[str, int] = {}
         self._cursor = 0
         self._top = 0
@@ -96,7 +101,8 @@ class Table(Painted, Generic[Row], can_focus=True):
     def show(self, rows: Iterable[Row]) -> None:
         """Replace the rows; the cursor stays on its key, or where it was when that is gone."""
         before = self.cursor_key
-        self._rows = list(rows)
+        self._given = list(rows)
+        self._rows = self._in_order()
         self._index = {self._key(row): index for index, row in enumerate(self._rows)}
         last = max(0, len(self._rows) - 1)
         moved = self._index.get(before) if before is not None else None
@@ -114,6 +120,18 @@ class Table(Painted, Generic[Row], can_focus=True):
         self.update_lines()
         if self.cursor_key != before:
             self.post_message(self.CursorMoved(self, self.cursor_key))
+
+    def _in_order(self) -> list[Row]:
+        column = next((each for each in self.columns if each.name == self._sorted_by), None)
+        if column is None:
+            return self._given[::-1] if self._reversed else list(self._given)
+        now, order, cell = self._clock(), column.order, column.cell
+        keyed = [
+            (order(row) if order else plain(cell(row, now)).casefold(), row) for row in self._given
+        ]
+        known = [pair for pair in keyed if pair[0] is not None]
+        known.sort(key=lambda pair: pair[0], reverse=self._reversed)  # type: ignore[arg-type, return-value]
+        return [row for _, row in known] + [row for value, row in keyed if value is None]
 
     def go_to(self, key: str) -> bool:
         """Put the cursor on a row; False when it is not shown."""
@@ -143,7 +161,7 @@ class Table(Painted, Generic[Row], can_focus=True):
     def _line(self, y: int) -> tuple[Line, str]:
         if y == 0:
             titles = [
-                fit(((column.title, Tone.DIM),), width, right=column.right)
+                fit(self._title(column), width, right=column.right)
                 for column, width in self._layout
             ]
             return self._joined(((" " * GUTTER, Tone.PLAIN),), titles), ""
@@ -163,6 +181,12 @@ class Table(Painted, Generic[Row], can_focus=True):
         ]
         style = "row--cursor" if here else "row--marked" if marked else ""
         return self._joined(gutter, cells), style
+
+    def _title(self, column: Column[Row]) -> Line:
+        if column.name != self._sorted_by:
+            return ((column.title, Tone.DIM),)
+        arrow = "▴" if self._reversed else "▾"
+        return ((column.title, Tone.ACCENT), (arrow, Tone.ACCENT))
 
     def _joined(self, gutter: Line, cells: Iterable[Line]) -> Line:
         return (*gutter, *joined(cells, GAP))
@@ -218,6 +242,16 @@ class Table(Painted, Generic[Row], can_focus=True):
 
     def action_edge(self, index: int) -> None:
         self._move_to(index if index >= 0 else len(self._rows) - 1)
+
+    def action_sort(self) -> None:
+        names = ["", *(column.name for column, _ in self._layout)]
+        at = names.index(self._sorted_by) if self._sorted_by in names else 0
+        self._sorted_by = names[(at + 1) % len(names)]
+        self.show(self._given)
+
+    def action_reverse(self) -> None:
+        self._reversed = not self._reversed
+        self.show(self._given)
 
     @property
     def _visible(self) -> int:
