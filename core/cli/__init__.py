@@ -12,6 +12,7 @@ from autocoder.core.cli.agents import agents_app
 from autocoder.core.cli.config import config
 from autocoder.core.cli.doctor import doctor
 from autocoder.core.cli.features import features_app
+from autocoder.core.cli.mcp import mcp
 from autocoder.core.cli.options import JsonOption, ProjectOption
 from autocoder.core.cli.output import guarded
 from autocoder.core.settings import PRESETS, load_settings
@@ -28,6 +29,7 @@ app.add_typer(agents_app)
 app.add_typer(features_app)
 app.command()(config)
 app.command()(doctor)
+app.command()(mcp)
 
 
 @app.callback()

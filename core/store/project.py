@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from autocoder.core.database import open_database, readable, writable
@@ -186,6 +197,137 @@ class ProjectStore:
     def set_priority(self, feature_id: int, priority: int) -> None:
         with self._changing_features() as connection:
             self._update(connection, feature_id, priority=priority)
+
+    def edit_feature(
+        self,
+        feature_id: int,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        steps: Sequence[str] | None = None,
+        category: str | None = None,
+        priority: int | None = None,
+    ) -> Feature:
+        """Change what is given; None leaves it. Raises `UsageError` for a blank name."""
+        if name is not None and not name.strip():
+            raise UsageError("a feature needs a name")
+        given: dict[str, object] = {
+            "name": None if name is None else clean(name.strip()),
+            "description": None if description is None else clean(description, DESCRIPTION_LIMIT),
+            "steps": None if steps is None else json.dumps([clean(step) for step in steps]),
+            "category": None if category is None else clean(category),
+            "priority": priority,
+        }
+        with self._changing_features() as connection:
+            changes = {column: value for column, value in given.items() if value is not None}
+            self._update(connection, feature_id, **changes)
+            return _feature(connection, feature_id)
+
+    def delete_feature(self, feature_id: int) -> Feature:
+        """Remove it, and with it what its history says about which feature it was.
+
+        Raises:
+            RefusedError: an agent works on it, or other features depend on it.
+        """
+        with self._changing_features() as connection:
+            feature = _feature(connection, feature_id)
+            at_work = connection.scalar(
+                select(LIVE.c.agent_id).where(LIVE.c.feature_id == feature_id).limit(1)
+            )
+            if at_work:
+                raise RefusedError(
+                    f"agent {at_work} works on feature {feature_id}", "Stop it first."
+                )
+            needs_it = select(DEPENDENCIES.c.feature_id).where(
+                DEPENDENCIES.c.depends_on_id == feature_id
+            )
+            dependents = sorted(connection.scalars(needs_it))
+            if dependents:
+                raise RefusedError(
+                    f"features that depend on feature {feature_id}: "
+                    + ", ".join(map(str, dependents)),
+                    "Delete those first.",
+                )
+            connection.execute(delete(DEPENDENCIES).where(DEPENDENCIES.c.feature_id == feature_id))
+            connection.execute(
+                update(HISTORY).where(HISTORY.c.feature_id == feature_id).values(feature_id=None)
+            )
+            connection.execute(delete(FEATURES).where(FEATURES.c.id == feature_id))
+        return feature
+
+    def assign(self, feature_id: int, name: str) -> bool:
+        """Let somebody who is no agent of ours work on a pending feature; False if it is taken.
+
+        Nobody watches over it: it stays in progress until `unassign` or a new orchestrator.
+        """
+        with self._changing_features() as connection:
+            taken = connection.execute(
+                update(FEATURES)
+                .where(FEATURES.c.id == feature_id, _pending(), ~dependencies.has_unmet())
+                .values(
+                    status=FeatureStatus.IN_PROGRESS.value,
+                    assigned_agent_id=clean(name, 64) or None,
+                    assigned_at=time_text(self._now()),
+                )
+            )
+            if not taken.rowcount:
+                _feature(connection, feature_id)
+        return bool(taken.rowcount)
+
+    def unassign(self, feature_id: int) -> Feature:
+        """Put a feature in progress back to the backlog.
+
+        Raises:
+            RefusedError: an agent works on it, or it is not in progress.
+        """
+        with self._changing_features() as connection:
+            feature = _feature(connection, feature_id)
+            at_work = connection.scalar(
+                select(LIVE.c.agent_id).where(LIVE.c.feature_id == feature_id).limit(1)
+            )
+            if at_work:
+                raise RefusedError(
+                    f"agent {at_work} works on feature {feature_id}", "Stop it first."
+                )
+            if feature.status is not FeatureStatus.IN_PROGRESS:
+                raise RefusedError(f"feature {feature_id} is not in progress")
+            self._settle(connection, feature_id, Requeued("given back"))
+            return _feature(connection, feature_id)
+
+    def add_regression(
+        self, original_id: int, draft: FeatureDraft, *, error_key: str, artifact_path: str = ""
+    ) -> tuple[Feature, bool]:
+        """Add a feature that mends what `original_id` once did, and whether it is a new one.
+
+        One that is open for the same error already is returned instead.
+        """
+        with self._changing_features() as connection:
+            _feature(connection, original_id)
+            known = connection.scalar(
+                select(FEATURES.c.id)
+                .where(
+                    FEATURES.c.regression_of_id == original_id,
+                    FEATURES.c.last_error_key == error_key,
+                    FEATURES.c.status != FeatureStatus.DONE.value,
+                )
+                .limit(1)
+            )
+            if known is not None:
+                return _feature(connection, known), False
+            values = _draft_values(draft) | {
+                "created_at": time_text(self._now()),
+                "regression_of_id": original_id,
+                "last_error_key": clean(error_key),
+                "last_artifact_path": clean(artifact_path) or None,
+            }
+            added = connection.execute(insert(FEATURES).values(**values))
+            connection.execute(
+                update(FEATURES)
+                .where(FEATURES.c.id == original_id)
+                .values(regression_count=func.coalesce(FEATURES.c.regression_count, 0) + 1)
+            )
+            key = added.inserted_primary_key
+            return _feature(connection, int(key[0]) if key else 0), True
 
     def set_merged(self, feature_id: int, merged: bool) -> None:
         """Note whether the branch of a done feature is in base, or ready to merge.
