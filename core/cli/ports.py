@@ -12,6 +12,7 @@ import typer
 
 from autocoder.core.cli.output import guarded, print_json, print_table, warn
 from autocoder.core.errors import DatabaseError, RefusedError, UsageError
+from autocoder.core.logs import sanitise
 from autocoder.core.models import Holder, Lease, LeaseState, PortRange, Role
 from autocoder.core.settings import ledger_path, load_settings
 
@@ -271,6 +272,43 @@ def repair(project_dir: ProjectOption = Path(), as_json: JsonOption = False) -> 
         findings = allocator.check()
         _print_findings(findings, as_json=as_json)
     raise typer.Exit(1 if findings else 0)
+
+
+@ports_app.command()
+def lint(
+    path: Annotated[Path, typer.Argument(help="A folder or file.", metavar="[PATH]")] = Path(),
+    diff: Annotated[
+        str | None, typer.Option(help="Only lines that are not in this commit.", metavar="BASE")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find hard-coded ports in servers, URLs, flags, Docker files and scripts; exit 1 if any.
+
+    A port beside a variable (`process.env.PORT || 3000`) is fine; comments and prose do not
+    count.
+
+    \b
+    Examples:
+      autocoder ports lint
+      autocoder ports lint web/ --json
+      autocoder ports lint --diff main
+    """
+    with guarded(as_json=as_json):
+        from autocoder.core.port_lint import lint_diff, lint_tree
+
+        found = list(lint_tree(path) if diff is None else lint_diff(path, diff))
+        if as_json:
+            print_json({"ok": not found, "findings": [port.as_dict() for port in found]})
+        else:
+            for port in found:
+                typer.echo(
+                    sanitise(f"{port.path}:{port.line}: {port.port} ({port.rule}): {port.text}")
+                )
+            if found:
+                typer.echo("Take the port from $AUTOCODER_API_PORT or $AUTOCODER_WEB_PORT.")
+            else:
+                typer.echo("ok: no hard-coded port")
+    raise typer.Exit(1 if found else 0)
 
 
 @contextmanager
