@@ -144,7 +144,7 @@ def add(
 
 @features_app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="JSON or YAML: a list of features.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON or YAML: a list of features.")],
     project_dir: ProjectOption = Path(),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be added, and add nothing.")

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from shlex import quote
 
 from autocoder.core.errors import GitError, ProjectError
 from autocoder.core.worktrees.git import Git
@@ -63,8 +64,7 @@ def _require_top_level(git: Git, project: Path) -> tuple[Path, Path]:
         if "not a git repository" in answer.stderr:
             raise ProjectError(
                 f"{project} is not a git repository",
-                f"Make it one: git -C '{project}' init && git -C '{project}' add . && "
-                f"git -C '{project}' commit -m 'Begin'",
+                f"Make it one: git -C {quote(str(project))} init && {_first_commit(project)}",
             )
         # Where the folder belongs to another user git names the remedy itself.
         raise ProjectError(f"{project}: {answer.complaint()}", _last_command(answer.stderr))
@@ -102,11 +102,13 @@ def _no_such_base(git: Git, project: Path, base: str) -> ProjectError:
     listing = git.run("for-each-ref", "--count=10", "--format=%(refname:short)", "refs/heads")
     branches = ", ".join(listing.line().split("\n"))
     if not branches:
-        return ProjectError(
-            f"{project} has no commit yet",
-            f"Make one: git -C '{project}' add . && git -C '{project}' commit -m 'Begin'",
-        )
+        return ProjectError(f"{project} has no commit yet", f"Make one: {_first_commit(project)}")
     return ProjectError(f"{project} has no branch {base!r}", f"It has: {branches}.")
+
+
+def _first_commit(project: Path) -> str:
+    git = f"git -C {quote(str(project))}"
+    return f"{git} add . && {git} commit -m 'Begin'"
 
 
 def _require_writable(project: Path, common_dir: Path, worktrees_dir: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_file_is_no_project(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_repository_gets_the_command_that_makes_one(tmp_path: Path) -> None:
-    refused(parallel(tmp_path), 2, "is not a git repository", f"git -C '{tmp_path}' init")
+    refused(parallel(tmp_path), 2, "is not a git repository", f"git -C {tmp_path} init")
     assert untouched(tmp_path)
 
 

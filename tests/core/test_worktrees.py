@@ -315,8 +315,8 @@ def test_a_branch_called_feat_leaves_no_room_below_it(
     assert worktree(repository, branch=repository.branch_name(7, "x")).is_dir()
 
 
-def test_a_hundred_worktrees_can_be_wanted_at_once(project: Path) -> None:
-    wanted = 20
+@pytest.mark.parametrize("wanted", [20, pytest.param(100, marks=pytest.mark.soak)])
+def test_many_worktrees_can_be_wanted_at_once(project: Path, wanted: int) -> None:
     repositories = [open_repository(project) for _ in range(2)]
     start = repositories[0].base_commit()
 
