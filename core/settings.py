@@ -97,6 +97,9 @@ class LimitSettings:
         15.0, "an agent is stopped after this long without output", low=0.01, high=10080
     )
     attempts: int = option(10, "failed attempts before a feature is blocked", low=1, high=1000)
+    alike_failures: int = option(
+        5, "no agent starts any more once this many in a row failed alike", low=2, high=1000
+    )
     retry_s: float = option(
         10.0, "wait after the first failed attempt; doubles up to 600 s", low=0, high=600
     )

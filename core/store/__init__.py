@@ -15,6 +15,7 @@ from autocoder.core.store.records import (
     FeatureOutcome,
     Finished,
     NewAgent,
+    NewEvent,
     Requeued,
     StuckFeature,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "FeatureOutcome",
     "Finished",
     "NewAgent",
+    "NewEvent",
     "ProjectStore",
     "Requeued",
     "StuckFeature",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
-from autocoder.core.database import open_database, readable, writable
+from autocoder.core.database import BUSY_TIMEOUT_S, open_database, readable, writable
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.models import LIVE_STATES, AgentState, Feature, FeatureStatus, Severity
 from autocoder.core.store import dependencies
@@ -36,6 +37,7 @@ from autocoder.core.store.records import (
     FeatureOutcome,
     Finished,
     NewAgent,
+    NewEvent,
     Requeued,
     StuckFeature,
 )
@@ -77,12 +79,25 @@ class ProjectStore:
         DatabaseError: from any method: the file cannot be used; nothing changed.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        """Open or make the file; a predecessor's is migrated, with a copy kept beside it."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: Callable[[], float] = time.time,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
+        """Open or make the file; a predecessor's is migrated, with a copy kept beside it.
+
+        A method waits `busy_timeout_s` for a program that has locked the file.
+        """
         self.path = path
         self._now = now
         self._engine = open_database(
-            path, PROJECT_TABLES, version=VERSION, migrations={0: migrate_predecessor}
+            path,
+            PROJECT_TABLES,
+            version=VERSION,
+            migrations={0: migrate_predecessor},
+            busy_timeout_s=busy_timeout_s,
         )
         self._features: tuple[Feature, ...] | None = None
         self._features_version = -1
@@ -372,6 +387,17 @@ class ProjectStore:
             self._set(connection, AGENT_COUNTER, number)
         return agent_id
 
+    def free_agent_id(self, is_taken: Callable[[str], bool] = lambda _: False) -> str:
+        """As `next_agent_id`, but the id counts as used only once a `claim` has named it."""
+        with readable(self._engine, self.path) as connection:
+            number = _setting(connection, AGENT_COUNTER)
+        number = number if isinstance(number, int) else 0
+        while True:
+            number += 1
+            agent_id = f"a-{number:04x}"
+            if not is_taken(agent_id):
+                return agent_id
+
     def claim(self, feature_id: int, agent: NewAgent, *, requested: bool = False) -> bool:
         """Give a pending feature to a new agent, which is STARTING from now on.
 
@@ -412,6 +438,7 @@ class ProjectStore:
                     started_at=now,
                 )
             )
+            self._count_agent(connection, agent.agent_id)
         return True
 
     def set_worker(
@@ -435,6 +462,16 @@ class ProjectStore:
         if state not in LIVE_STATES:
             raise ValueError(f"{state} ends an agent")
         self._update_live(agent_id, status=state.value)
+
+    def set_states(self, states: Mapping[str, AgentState]) -> None:
+        """Move live agents among `LIVE_STATES`, all at once; ended ones stay as they are."""
+        if not LIVE_STATES.issuperset(states.values()):
+            raise ValueError(f"{states} ends an agent")
+        with writable(self._engine, self.path) as connection:
+            for agent_id, state in states.items():
+                connection.execute(
+                    update(LIVE).where(LIVE.c.agent_id == agent_id).values(status=state.value)
+                )
 
     def set_worktree(self, agent_id: str, path: str) -> None:
         """Note where the worktree of a live or ended agent is; empty once removed or handed on."""
@@ -549,20 +586,18 @@ class ProjectStore:
         data: object = None,
     ) -> int:
         """Write down what happened; the id grows. `data` is anything JSON can say."""
+        event = NewEvent(level, event_type, message, agent_id, feature_id, data)
         with writable(self._engine, self.path) as connection:
-            result = connection.execute(
-                insert(EVENTS).values(
-                    created_at=time_text(self._now()),
-                    level=level.value.upper(),
-                    event_type=event_type,
-                    message=clean(message),
-                    agent_id=agent_id or None,
-                    feature_id=feature_id,
-                    data_json=None if data is None else json.dumps(data),
-                )
-            )
+            result = connection.execute(insert(EVENTS).values(self._event_values(event)))
             key = result.inserted_primary_key
         return int(key[0]) if key else 0
+
+    def add_events(self, events: Sequence[NewEvent]) -> None:
+        """Write down what happened, in one transaction, in this order."""
+        if events:
+            with writable(self._engine, self.path) as connection:
+                values = [self._event_values(event) for event in events]
+                connection.execute(insert(EVENTS), values)
 
     def events(self, limit: int, after_id: int = 0) -> tuple[Event, ...]:
         """The latest `limit` with an id above `after_id`, oldest first."""
@@ -628,6 +663,24 @@ class ProjectStore:
                     "next_attempt_at": _exact(retry_at),
                 }
         self._update(connection, feature_id, assigned_agent_id=None, assigned_at=None, **values)
+
+    def _event_values(self, event: NewEvent) -> dict[str, object]:
+        return {
+            "created_at": time_text(self._now() if event.at is None else event.at),
+            "level": event.level.value.upper(),
+            "event_type": event.event_type,
+            "message": clean(event.message),
+            "agent_id": event.agent_id or None,
+            "feature_id": event.feature_id,
+            "data_json": None if event.data is None else json.dumps(event.data),
+        }
+
+    def _count_agent(self, connection: Connection, agent_id: str) -> None:
+        """Never give this id, nor a lower one, to another agent."""
+        number = _setting(connection, AGENT_COUNTER)
+        used = int(agent_id[2:], 16) if re.fullmatch("a-[0-9a-f]{4,8}", agent_id) else 0
+        if used > (number if isinstance(number, int) else 0):
+            self._set(connection, AGENT_COUNTER, used)
 
     def _set(self, connection: Connection, key: str, value: object) -> None:
         row = {"value_json": json.dumps(value), "updated_at": time_text(self._now())}

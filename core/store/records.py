@@ -121,6 +121,21 @@ class StuckFeature:
 
 
 @dataclass(frozen=True, slots=True)
+class NewEvent:
+    """Something that happened and is not written down yet."""
+
+    level: Severity
+    event_type: str
+    message: str
+    agent_id: str = ""
+    feature_id: int | None = None
+    data: object = None
+    """Anything JSON can say."""
+    at: float | None = None
+    """None: when it is written down."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the project's activity."""
 
