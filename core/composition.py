@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from autocoder.core.answers import LocalAnswers
 from autocoder.core.backends import check_backend
 from autocoder.core.backlog import import_backlog
 from autocoder.core.demo import make_demo_project
@@ -17,6 +18,7 @@ from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import local_kernel
 from autocoder.core.project_lock import ProjectLock
+from autocoder.core.questions import Questions
 from autocoder.core.settings import Settings, database_path, ledger_path, load_settings
 from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import open_repository
@@ -54,6 +56,23 @@ def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
     except AutocoderError:
         lock.release()
         raise
+
+
+def open_questions(project_dir: Path, cli: Mapping[str, object]) -> Questions:
+    """Answers about a project's agents, for a front end; nothing is locked or changed.
+
+    Raises:
+        AutocoderError: as `open_engine`, except that nobody can be in the way.
+    """
+    project_dir = existing_folder(project_dir)
+    settings = load_settings(project_dir, environ=os.environ, cli=cli)
+    return LocalAnswers(
+        project_dir,
+        settings,
+        repository=open_repository(project_dir, settings.base),
+        store=ProjectStore(database_path(settings, project_dir)),
+        kernel=local_kernel(),
+    )
 
 
 def existing_folder(project_dir: Path) -> Path:

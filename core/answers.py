@@ -1,0 +1,158 @@
+"""Answers to `Questions`, from git, the kernel, the run folders and the project database."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autocoder.core.launcher import run_folder
+from autocoder.core.models import Agent
+from autocoder.core.probe import TICKS_PER_SECOND, Kernel, Process, one_line
+from autocoder.core.questions import Details, PastEvent, ProcessLine, SettingValue
+from autocoder.core.settings import Settings, documented
+from autocoder.core.store import ProjectStore
+from autocoder.core.worktrees import Repository
+
+PROMPT_LIMIT = 64 * 1024
+OURS = ("AUTOCODER_", "API_PORT", "WEB_PORT", "VITE_PORT", "PORT")
+"""Variables whose values are shown; every other one may hold a secret."""
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+
+
+class LocalAnswers:
+    """For agents that run on this host; safe from any one thread at a time."""
+
+    def __init__(
+        self,
+        project_dir: Path,
+        settings: Settings,
+        *,
+        repository: Repository,
+        store: ProjectStore,
+        kernel: Kernel,
+    ) -> None:
+        self._project_dir = project_dir
+        self._settings = settings
+        self._repository = repository
+        self._store = store
+        self._kernel = kernel
+
+    def details(self, agent: Agent) -> Details:
+        folder = run_folder(self._project_dir, agent.agent_id)
+        processes = self._processes(agent)
+        return Details(
+            processes=processes,
+            environment=_environment(processes),
+            facts=_facts(folder / "exit.json"),
+            changed_paths=self._repository.changed_paths(agent.branch)
+            if agent.branch and self._repository.commits_ahead(agent.branch)
+            else (),
+            prompt=_prompt(folder / "prompt.md"),
+        )
+
+    def diff(self, agent: Agent) -> str:
+        if agent.worktree_path and Path(agent.worktree_path).is_dir():
+            return self._repository.diff_worktree(Path(agent.worktree_path))
+        if agent.branch and self._repository.commits_ahead(agent.branch):
+            return self._repository.diff(agent.branch)
+        return ""
+
+    def events(self, limit: int) -> tuple[PastEvent, ...]:
+        return tuple(
+            PastEvent(
+                at=event.at,
+                severity=event.level,
+                kind=event.event_type,
+                text=event.message,
+                agent_id=event.agent_id,
+                feature_id=event.feature_id,
+            )
+            for event in self._store.events(limit)
+        )
+
+    def settings(self) -> tuple[SettingValue, ...]:
+        return tuple(
+            SettingValue(
+                name, _shown(_value(self._settings, name)), self._settings.origin(name), meaning
+            )
+            for name, _, _, meaning in documented()
+        )
+
+    def _processes(self, agent: Agent) -> tuple[ProcessLine, ...]:
+        table = self._kernel.processes()
+        root = table.get(agent.pid or 0)
+        if root is None or (agent.pid_start is not None and root.start != agent.pid_start):
+            return ()
+        return tuple(self._tree(table, root, 0))
+
+    def _tree(
+        self, table: Mapping[int, Process], process: Process, depth: int
+    ) -> Iterator[ProcessLine]:
+        arguments = self._kernel.command_line(process.pid)
+        yield ProcessLine(
+            pid=process.pid,
+            depth=depth,
+            command=one_line(arguments) if arguments else f"[{process.name}]",
+            state=process.state,
+            memory_bytes=process.rss_bytes,
+            cpu_seconds=process.cpu_ticks / TICKS_PER_SECOND,
+        )
+        children = [child for child in table.values() if child.ppid == process.pid]
+        for child in sorted(children, key=lambda each: (each.start, each.pid)):
+            yield from self._tree(table, child, depth + 1)
+
+
+def _environment(processes: tuple[ProcessLine, ...]) -> tuple[tuple[str, str], ...]:
+    # The worker's own environment is ours; what counts is what its backend was given.
+    backend = next((process for process in processes if process.depth == 1), None)
+    if backend is None:
+        return ()
+    try:
+        variables = psutil.Process(backend.pid).environ()
+    except (psutil.Error, OSError):
+        return ()
+    return tuple((name, _safe_value(name, variables[name])) for name in sorted(variables))
+
+
+def _safe_value(name: str, value: str) -> str:
+    ours = name.startswith(OURS)
+    return value if ours and not any(word in name for word in SECRET) else ""
+
+
+def _facts(path: Path) -> tuple[tuple[str, str], ...]:
+    try:
+        facts: Any = json.loads(path.read_text("utf-8", "replace"))
+    except (OSError, ValueError):
+        return ()
+    if not isinstance(facts, dict):
+        return ()
+    return tuple(
+        (str(name), _shown(value)) for name, value in facts.items() if value not in ([], "")
+    )
+
+
+def _prompt(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(PROMPT_LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _value(settings: Settings, name: str) -> object:
+    value: object = settings
+    for part in name.split("."):
+        value = getattr(value, part, None) if hasattr(value, part) else getattr(value, f"{part}_")
+    return value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    return str(value)
