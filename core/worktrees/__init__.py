@@ -5,11 +5,18 @@ worktrees beside the project, and a branch reaches base without touching a
 checkout unless that checkout is clean and on base.
 """
 
-from autocoder.core.worktrees.merging import Conflict, Merged, MergeResult, ReadyToMerge
+from autocoder.core.worktrees.merging import (
+    Candidate,
+    Conflict,
+    Merged,
+    MergeResult,
+    ReadyToMerge,
+)
 from autocoder.core.worktrees.opening import open_repository
 from autocoder.core.worktrees.repository import Repository, Worktree
 
 __all__ = [
+    "Candidate",
     "Conflict",
     "MergeResult",
     "Merged",

@@ -42,39 +42,73 @@ class Conflict:
 MergeResult = Merged | ReadyToMerge | Conflict
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What base would become; a commit that no branch knows yet, unless it is the branch's own."""
+
+    onto: str
+    """Where base is, or is expected to be, before."""
+    tip: str
+    """Where the branch was."""
+    commit: str
+    count: int
+    """Commits of the branch that `onto` has not."""
+
+
+def prepare(git: Git, base: str, branch: str, onto: str = "") -> Candidate | Conflict:
+    """What `base`, or the commit `onto` in its place, becomes with `branch` in it.
+
+    Raises:
+        GitError: a branch is missing, or git refused.
+    """
+    old = onto or _commit(git, f"refs/heads/{base}")
+    tip = _commit(git, f"refs/heads/{branch}")
+    counts = git.run("rev-list", "--count", "--left-right", f"{old}...{tip}").line()
+    behind, ahead = (int(count) for count in counts.split())
+    if not ahead:
+        return Candidate(old, tip, old, 0)
+    if not behind:
+        return Candidate(old, tip, tip, ahead)
+    made = _merge_commit(git, old, tip, f"Merge branch '{branch}' into {base}")
+    return made if isinstance(made, Conflict) else Candidate(old, tip, made, ahead)
+
+
+def land(
+    git: Git, checkouts: Mapping[Path, str], base: str, branch: str, candidate: Candidate
+) -> Merged | ReadyToMerge | None:
+    """Make base the candidate; None, and nothing has changed, where base or branch have moved."""
+    base_ref = f"refs/heads/{base}"
+    seen = _commit(git, base_ref), _commit(git, f"refs/heads/{branch}")
+    if seen != (candidate.onto, candidate.tip):
+        return None
+    if not candidate.count:
+        return Merged(candidate.commit, 0)
+    places = [path for path, ref in checkouts.items() if ref == base_ref and path.is_dir()]
+    if len(places) > 1:
+        return ReadyToMerge(f"{base} is checked out at {places[0]} and at {places[1]}")
+    if places:
+        obstacle = _fast_forward(git, places[0], base, candidate.commit)
+    else:
+        arguments = ("-m", f"merge {branch}", base_ref, candidate.commit, candidate.onto)
+        obstacle = _refusal(git, "update-ref", *arguments)
+    if obstacle is None:
+        return Merged(candidate.commit, candidate.count)
+    return ReadyToMerge(obstacle) if _commit(git, base_ref) == candidate.onto else None
+
+
 def merge(git: Git, checkouts: Mapping[Path, str], base: str, branch: str) -> MergeResult:
     """Bring `branch` into `base`; `checkouts` is where each branch is checked out.
 
     Raises:
         GitError: a branch is missing, or git refused; nothing has changed.
     """
-    base_ref, branch_ref = f"refs/heads/{base}", f"refs/heads/{branch}"
     for _ in range(ATTEMPTS):
-        old, tip = _commit(git, base_ref), _commit(git, branch_ref)
-        counts = git.run("rev-list", "--count", "--left-right", f"{old}...{tip}").line()
-        behind, ahead = (int(count) for count in counts.split())
-        if not ahead:
-            return Merged(old, 0)
-        new = tip
-        if behind:
-            made = _merge_commit(git, old, tip, f"Merge branch '{branch}' into {base}")
-            if isinstance(made, Conflict):
-                return made
-            new = made
-        places = [path for path, ref in checkouts.items() if ref == base_ref and path.is_dir()]
-        if len(places) > 1:
-            return ReadyToMerge(f"{base} is checked out at {places[0]} and at {places[1]}")
-        if places:
-            obstacle = _fast_forward(git, places[0], base, new)
-            if obstacle is None:
-                return Merged(new, ahead)
-        else:
-            arguments = ("-m", f"merge {branch}", base_ref, new, old)
-            obstacle = _refusal(git, "update-ref", *arguments)
-            if obstacle is None:
-                return Merged(new, ahead)
-        if _commit(git, base_ref) == old:
-            return ReadyToMerge(obstacle)
+        candidate = prepare(git, base, branch)
+        if isinstance(candidate, Conflict):
+            return candidate
+        landed = land(git, checkouts, base, branch, candidate)
+        if landed is not None:
+            return landed
     return ReadyToMerge(f"{base} keeps moving")
 
 

@@ -15,7 +15,13 @@ from autocoder.core.errors import GitError, RefusedError
 from autocoder.core.worktrees import merging
 from autocoder.core.worktrees.git import Git, Output
 from autocoder.core.worktrees.lock import RepositoryLock
-from autocoder.core.worktrees.merging import MergeResult
+from autocoder.core.worktrees.merging import (
+    Candidate,
+    Conflict,
+    Merged,
+    MergeResult,
+    ReadyToMerge,
+)
 
 CHECKOUT_LIMIT_S = 600.0
 DIFF_LIMIT = 2 * 1024 * 1024
@@ -55,8 +61,6 @@ class Repository:
         self._notes = common_dir / "autocoder" / "worktrees"
         self._notes.mkdir(parents=True, exist_ok=True)
         self._lock = RepositoryLock(common_dir / "autocoder" / "lock")
-
-    # --- branches -------------------------------------------------------------------
 
     def base_commit(self) -> str:
         """Full id of the commit base is at."""
@@ -101,8 +105,32 @@ class Repository:
     def merge(self, branch: str) -> MergeResult:
         """Bring `branch` into base; the user's checkout is fast-forwarded or left alone."""
         with self._changing():
-            checkouts = {worktree.path: f"refs/heads/{worktree.branch}" for worktree in self.list()}
+            checkouts = [
+                self._git.at(tree.path, self._git_dir(tree.path) or self._common_dir)
+                for tree in self.list()
+                if tree.branch == self.base and not tree.missing
+            ]
             return merging.merge(self._git, checkouts, self.base, branch)
+
+    def prepare_merge(self, branch: str, onto: str = "") -> Candidate | Conflict:
+        """What base, or `onto` in its place, becomes with `branch` in it; nothing is changed."""
+        return merging.prepare(self._git, self.base, branch, onto)
+
+    def land(self, branch: str, candidate: Candidate) -> Merged | ReadyToMerge | None:
+        """Make base the candidate; None where base or branch have moved since it was prepared."""
+        with self._changing():
+            checkouts = {worktree.path: f"refs/heads/{worktree.branch}" for worktree in self.list()}
+            return merging.land(self._git, checkouts, self.base, branch, candidate)
+
+    def base_names(self) -> tuple[str, ...]:
+        """Every file of base, by its path from the top."""
+        listing = self._git.run("ls-tree", "-r", "-z", "--name-only", f"refs/heads/{self.base}")
+        return tuple(listing.fields())
+
+    def base_file(self, name: str) -> str | None:
+        """A file as base has it; None where base has none of that name."""
+        found = self._git.run("cat-file", "blob", f"refs/heads/{self.base}:{name}", ok=(0, 128))
+        return None if found.code else found.stdout.decode("utf-8", "replace")
 
     def delete_branch(self, branch: str) -> None:
         """Delete a branch that base contains and no worktree has checked out.
@@ -121,12 +149,10 @@ class Repository:
                 raise RefusedError(f"{branch} is not merged into {self.base}")
             self._git.run("update-ref", "-d", reference, tip)
 
-    # --- worktrees ------------------------------------------------------------------
-
     def add(self, agent_id: str, branch: str, start_point: str) -> Path:
         """Make the worktree of an agent, on `branch`: a new one at `start_point`, or as it is."""
         path = self.worktrees_dir / agent_id
-        if path.parent != self.worktrees_dir:
+        if not self._is_place(path):
             raise ValueError(f"{agent_id!r} cannot be the name of a folder")
         with self._changing():
             self.worktrees_dir.mkdir(exist_ok=True)
@@ -142,13 +168,13 @@ class Repository:
         return path
 
     def remove(self, path: Path, *, force: bool = False) -> None:
-        """Remove a worktree we made; its branch stays. Nothing happens where it is gone already.
+        """Remove a worktree we made; its branch stays. One whose folder is gone is forgotten.
 
         Raises:
             RefusedError: it is not ours; or, unless `force`, something in it is in
                 no commit, or in commits that no branch has. It is unchanged.
         """
-        if path.parent != self.worktrees_dir or path.is_symlink() or not self._is_ours(path):
+        if path.is_symlink() or not self._is_ours(path):
             raise RefusedError(f"{path} is not a worktree that autocoder made")
         with self._changing():
             git_dir = self._git_dir(path)
@@ -190,6 +216,33 @@ class Repository:
         """Files in the worktree that differ from its commit, new ones included."""
         return len(self._status(path, self._require_git_dir(path)))
 
+    def changes(self, path: Path) -> tuple[frozenset[str], frozenset[str]]:
+        """Files of the worktree that git knows and that differ; and those it does not know."""
+        git_dir = self._require_git_dir(path)
+        options = ("--porcelain", "-z", "--no-renames", "--untracked-files=all")
+        listing = self._git.at(path, git_dir).run("status", *options).fields()
+        unknown = {entry[3:] for entry in listing if entry.startswith("??")}
+        return frozenset(entry[3:] for entry in listing if entry[3:] not in unknown), frozenset(
+            unknown
+        )
+
+    def check_out(self, path: Path, target: str, *, discard: bool = False) -> None:
+        """Put our worktree at `target`, a branch or a commit; its unknown files stay.
+
+        `discard` drops what differs from its commit first.
+
+        Raises:
+            GitError: something uncommitted is in the way; it is unchanged.
+        """
+        if not self._is_ours(path):
+            raise RefusedError(f"{path} is not a worktree that autocoder made")
+        git = self._git.at(path, self._require_git_dir(path))
+        if discard:
+            git.run("reset", "--quiet", "--hard", time_limit_s=CHECKOUT_LIMIT_S)
+        kind = () if target in self._branches() else ("--detach",)
+        options = ("--quiet", "--no-overwrite-ignore", "--no-recurse-submodules", *kind)
+        git.run("checkout", *options, target, "--", time_limit_s=CHECKOUT_LIMIT_S)
+
     def diff_worktree(self, path: Path) -> str:
         """What the worktree has changed since it left base, committed or not.
 
@@ -223,18 +276,23 @@ class Repository:
         except OSError as error:
             raise GitError(f"{error.filename or self.path}: {error.strerror}") from error
 
-    # --- one worktree ---------------------------------------------------------------
-
     def _add(self, *arguments: str) -> Output:
         command = ("worktree", "add", "--quiet", *arguments)
         return self._git.run(*command, ok=(0, 128, 255), time_limit_s=CHECKOUT_LIMIT_S)
 
+    def _branches(self) -> tuple[str, ...]:
+        listing = self._git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads")
+        return tuple(listing.line().split("\n"))
+
     def _note(self, path: Path) -> Path:
         return self._notes / path.name
 
+    def _is_place(self, path: Path) -> bool:
+        return path.parent == self.worktrees_dir and path.name != ".."
+
     def _is_ours(self, path: Path) -> bool:
         try:
-            return self._note(path).read_text("utf-8") == str(path)
+            return self._is_place(path) and self._note(path).read_text("utf-8") == str(path)
         except FileNotFoundError:
             return False
 
@@ -299,7 +357,7 @@ class Repository:
             path=path,
             branch=facts.get("branch", "").removeprefix("refs/heads/"),
             commit=facts.get("HEAD", ""),
-            ours=path.parent == self.worktrees_dir and self._is_ours(path),
+            ours=self._is_ours(path),
             missing=not path.is_dir(),
         )
 
