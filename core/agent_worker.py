@@ -729,6 +729,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--yolo", action="store_true", help="skip browser tests")
     parser.add_argument("--backend", default="scripted")
     parser.add_argument("--heartbeat-seconds", type=float, default=2.0)
+    parser.add_argument("--part", default="", help="a run folder of its own below the agent's")
     args = parser.parse_args(argv)
     for role, default in (("api", DEFAULT_API_PORT), ("web", DEFAULT_WEB_PORT)):
         option, variable = f"{role}_port", f"AUTOCODER_{role.upper()}_PORT"
@@ -744,6 +745,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         parser.error(f"api and web port must differ, both are {args.api_port}")
     if not _is_agent_id(args.agent_id):
         parser.error(f"--agent-id may hold letters, digits and ._- only, not {args.agent_id!r}")
+    if args.part and not _is_agent_id(args.part):
+        parser.error(f"--part may hold letters, digits and ._- only, not {args.part!r}")
     if not os.path.isdir(args.worktree_path):
         parser.error(f"--worktree-path {args.worktree_path} is not a folder")
     if not os.path.isdir(args.project_dir):
@@ -793,7 +796,7 @@ def read_run(folder: str, args: argparse.Namespace) -> dict[str, object]:
 
 def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
-    folder = os.path.join(args.project_dir, ".autocoder", "agents", args.agent_id)
+    folder = os.path.join(args.project_dir, ".autocoder", "agents", args.agent_id, args.part)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     run = read_run(folder, args)
     if os.getsid(0) != os.getpid():

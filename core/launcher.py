@@ -40,6 +40,8 @@ class WorkerSpec:
     model: str
     max_iterations: int
     run: dict[str, Any]
+    part: str = ""
+    """Name of a run folder below the agent's: what is run beside or after its backend."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Launcher(Protocol):
     def heartbeat(self, agent_id: str) -> float | None:
         """When the worker last reported; None before it first did."""
 
-    def facts(self, agent_id: str) -> ExitFacts | None:
+    def facts(self, agent_id: str, part: str = "") -> ExitFacts | None:
         """What the worker left when it ended; None when it was killed before it could."""
 
     def end_leftovers(
@@ -95,6 +97,7 @@ class Launcher(Protocol):
         worktree: Path,
         worker: WorkerProcess | None,
         tree: frozenset[ProcessKey] = frozenset(),
+        part: str = "",
     ) -> int:
         """End what lives of an agent whose worker is gone; the number of processes ended.
 
@@ -105,8 +108,8 @@ class Launcher(Protocol):
         """Let go of the worker; it is not signalled."""
 
 
-def run_folder(project_dir: Path, agent_id: str) -> Path:
-    return project_dir / ".autocoder" / "agents" / agent_id
+def run_folder(project_dir: Path, agent_id: str, part: str = "") -> Path:
+    return project_dir / ".autocoder" / "agents" / agent_id / part
 
 
 class LocalLauncher:
@@ -121,9 +124,10 @@ class LocalLauncher:
             agent_worker.become_subreaper()
 
     def start(self, spec: WorkerSpec) -> WorkerProcess:
-        folder = run_folder(self._project_dir, spec.agent_id)
+        folder = run_folder(self._project_dir, spec.agent_id, spec.part)
         try:
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            (folder / "exit.json").unlink(missing_ok=True)
             agent_worker.write_json(str(folder / "run.json"), spec.run)
             pid = os.posix_spawn(
                 sys.executable,
@@ -210,8 +214,8 @@ class LocalLauncher:
         except OSError:
             return None
 
-    def facts(self, agent_id: str) -> ExitFacts | None:
-        path = run_folder(self._project_dir, agent_id) / "exit.json"
+    def facts(self, agent_id: str, part: str = "") -> ExitFacts | None:
+        path = run_folder(self._project_dir, agent_id, part) / "exit.json"
         try:
             return parse_exit(json.loads(path.read_text("utf-8", "replace")))
         except (OSError, ValueError):
@@ -223,9 +227,10 @@ class LocalLauncher:
         worktree: Path,
         worker: WorkerProcess | None,
         tree: frozenset[ProcessKey] = frozenset(),
+        part: str = "",
     ) -> int:
         evidence = Evidence(
-            run_folder(self._project_dir, agent_id),
+            run_folder(self._project_dir, agent_id, part),
             worktree,
             since=worker.start if worker is not None else 0,
             tree=tree,
@@ -260,6 +265,7 @@ class LocalLauncher:
             *("--api-port", str(spec.pair.api_port)),
             *("--web-port", str(spec.pair.web_port)),
             *("--backend", spec.backend),
+            *(("--part", spec.part) if spec.part else ()),
         ]
 
     def _environment(self, spec: WorkerSpec, folder: Path) -> dict[str, str]:
