@@ -233,6 +233,28 @@ def load_settings(
     return settings
 
 
+def verify_settings(text: str, where: str, otherwise: Settings) -> VerifySettings:
+    """What the `[verify]` of an autocoder.toml says, given as text; the rest as in `otherwise`.
+
+    Raises:
+        UsageError: it cannot be read; the message begins with `where`.
+    """
+    try:
+        table = tomllib.loads(text).get("verify", {})
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: {error}", "Mend the file.") from error
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: verify must be a table: [verify]")
+    named = {f"verify.{key}": (value, where) for key, value in table.items()}
+    _refuse_unknown(named, dict(_specs(Settings)))
+    values = {
+        f"verify.{key}": (getattr(otherwise.verify, key), where)
+        for key in ("commands", "timeout_s")
+    }
+    built: VerifySettings = _build(VerifySettings, "verify.", values | named)
+    return built
+
+
 def documented() -> list[tuple[str, str, object, str]]:
     """Every setting as (dotted name, environment variable, default, meaning)."""
     return [
