@@ -111,7 +111,7 @@ def test_kill_never_signals_a_pid_that_another_process_has_by_now(project: Proje
         store.set_worker(
             agent.agent_id,
             pid=os.getpid(),
-            pid_start=agent.pid_start,
+            pid_start=agent.pid_start or 0,
             boot_id=agent.boot_id,
             create_time=0.0,
         )
