@@ -4,9 +4,8 @@ Where base is checked out, that checkout is fast-forwarded by git, which touches
 nothing that is not clean; else only the reference moves, from the value seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from autocoder.core.errors import GitError
 from autocoder.core.worktrees.git import Git
@@ -74,20 +73,23 @@ def prepare(git: Git, base: str, branch: str, onto: str = "") -> Candidate | Con
 
 
 def land(
-    git: Git, checkouts: Mapping[Path, str], base: str, branch: str, candidate: Candidate
+    git: Git, checkouts: Sequence[Git], base: str, branch: str, candidate: Candidate
 ) -> Merged | ReadyToMerge | None:
-    """Make base the candidate; None, and nothing has changed, where base or branch have moved."""
+    """Make base the candidate; None, and nothing has changed, where base or branch have moved.
+
+    `checkouts` are the worktrees that have base checked out.
+    """
     base_ref = f"refs/heads/{base}"
     seen = _commit(git, base_ref), _commit(git, f"refs/heads/{branch}")
     if seen != (candidate.onto, candidate.tip):
         return None
     if not candidate.count:
         return Merged(candidate.commit, 0)
-    places = [path for path, ref in checkouts.items() if ref == base_ref and path.is_dir()]
-    if len(places) > 1:
-        return ReadyToMerge(f"{base} is checked out at {places[0]} and at {places[1]}")
-    if places:
-        obstacle = _fast_forward(git, places[0], base, candidate.commit)
+    if len(checkouts) > 1:
+        both = " and at ".join(str(checkout.folder) for checkout in checkouts)
+        return ReadyToMerge(f"{base} is checked out at {both}")
+    if checkouts:
+        obstacle = _fast_forward(checkouts[0], base, candidate.commit)
     else:
         arguments = ("-m", f"merge {branch}", base_ref, candidate.commit, candidate.onto)
         obstacle = _refusal(git, "update-ref", *arguments)
@@ -96,8 +98,8 @@ def land(
     return ReadyToMerge(obstacle) if _commit(git, base_ref) == candidate.onto else None
 
 
-def merge(git: Git, checkouts: Mapping[Path, str], base: str, branch: str) -> MergeResult:
-    """Bring `branch` into `base`; `checkouts` is where each branch is checked out.
+def merge(git: Git, checkouts: Sequence[Git], base: str, branch: str) -> MergeResult:
+    """Bring `branch` into `base`; `checkouts` are the worktrees that have base checked out.
 
     Raises:
         GitError: a branch is missing, or git refused; nothing has changed.
@@ -134,12 +136,10 @@ def _merge_commit(git: Git, old: str, tip: str, message: str) -> str | Conflict:
     return made.line()
 
 
-def _fast_forward(git: Git, place: Path, base: str, new: str) -> str | None:
-    """Move the checkout of base at `place` to `new`; why not, where it is not clean."""
-    own = Git(place)
-    git_dir = Path(own.run("rev-parse", "--absolute-git-dir").line())
-    checkout = git.at(place, git_dir)
-    if (git_dir / "index.lock").exists():
+def _fast_forward(checkout: Git, base: str, new: str) -> str | None:
+    """Move a checkout of base to `new`; why not, where it is not clean."""
+    place = checkout.folder
+    if checkout.git_dir and (checkout.git_dir / "index.lock").exists():
         return f"another git works in {place}, or left its index.lock behind"
     dirty = checkout.run("status", "--porcelain", "-z", "--untracked-files=no").fields()
     if dirty:

@@ -33,6 +33,8 @@ def open_repository(project_dir: Path, base: str = "") -> Repository:
         raise ProjectError(
             f"{project}: {error.message}", "Mend the repository; `git status` must work there."
         ) from error
+    except OSError as error:
+        raise ProjectError(f"{error.filename or project}: {error.strerror}") from error
 
 
 def _open(project: Path, base: str) -> Repository:

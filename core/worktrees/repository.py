@@ -105,12 +105,7 @@ class Repository:
     def merge(self, branch: str) -> MergeResult:
         """Bring `branch` into base; the user's checkout is fast-forwarded or left alone."""
         with self._changing():
-            checkouts = [
-                self._git.at(tree.path, self._git_dir(tree.path) or self._common_dir)
-                for tree in self.list()
-                if tree.branch == self.base and not tree.missing
-            ]
-            return merging.merge(self._git, checkouts, self.base, branch)
+            return merging.merge(self._git, self._checkouts(), self.base, branch)
 
     def prepare_merge(self, branch: str, onto: str = "") -> Candidate | Conflict:
         """What base, or `onto` in its place, becomes with `branch` in it; nothing is changed."""
@@ -119,8 +114,7 @@ class Repository:
     def land(self, branch: str, candidate: Candidate) -> Merged | ReadyToMerge | None:
         """Make base the candidate; None where base or branch have moved since it was prepared."""
         with self._changing():
-            checkouts = {worktree.path: f"refs/heads/{worktree.branch}" for worktree in self.list()}
-            return merging.land(self._git, checkouts, self.base, branch, candidate)
+            return merging.land(self._git, self._checkouts(), self.base, branch, candidate)
 
     def base_names(self) -> tuple[str, ...]:
         """Every file of base, by its path from the top."""
@@ -267,6 +261,14 @@ class Repository:
                 start = "\n" if text and not text.endswith("\n") else ""
                 with exclude.open("a", encoding="utf-8") as file:
                     file.write(start + "".join(f"{pattern}\n" for pattern in missing))
+
+    def _checkouts(self) -> Sequence[Git]:
+        """git in each worktree that has base checked out."""
+        return [
+            self._git.at(tree.path, self._git_dir(tree.path) or self._common_dir)
+            for tree in self.list()
+            if tree.branch == self.base and not tree.missing
+        ]
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:

@@ -48,9 +48,6 @@ def worktree(repository: Repository, name: str = "a-0001", branch: str = "feat/1
     return repository.add(name, branch, repository.base_commit())
 
 
-# --- which folder can be a project ------------------------------------------------------
-
-
 def test_a_repository_with_a_branch_checked_out_is_a_project(project: Path) -> None:
     repository = open_repository(project)
 
@@ -239,9 +236,6 @@ def test_a_missing_git_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) 
         open_repository(project)
 
 
-# --- worktrees --------------------------------------------------------------------------
-
-
 def test_an_agent_gets_a_worktree_of_its_own_on_a_new_branch(
     repository: Repository, project: Path
 ) -> None:
@@ -283,7 +277,7 @@ def test_a_worktree_may_have_any_name(repository: Repository, name: str) -> None
     assert len(repository.list()) == 1
 
 
-@pytest.mark.parametrize("name", ["../outside", "a/b", "/tmp/x", "", "."])
+@pytest.mark.parametrize("name", ["../outside", "a/b", "/tmp/x", "", ".", ".."])
 def test_a_worktree_stays_where_worktrees_belong(repository: Repository, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be the name of a folder"):
         worktree(repository, name)
@@ -382,7 +376,7 @@ def test_a_worktree_of_the_user_is_never_removed(
     for number, path in enumerate((mine, beside)):
         git(project, "worktree", "add", "--quiet", "-b", f"mine{number}", str(path))
 
-    for path in (mine, beside, project, tmp_path, Path("/")):
+    for path in (mine, beside, project, tmp_path, beside.parent / "..", Path("/")):
         with pytest.raises(RefusedError, match="not a worktree that autocoder made"):
             repository.remove(path, force=True)
     assert mine.is_dir()
@@ -470,12 +464,14 @@ def test_a_worktree_half_made_by_a_killed_git_can_be_removed(
     assert len(repository.list()) == 1
 
 
-def test_removing_what_is_gone_changes_nothing(repository: Repository) -> None:
+def test_what_was_removed_is_no_longer_ours(repository: Repository) -> None:
     path = worktree(repository)
     repository.remove(path)
+    path.mkdir()
 
     with pytest.raises(RefusedError, match="not a worktree that autocoder made"):
         repository.remove(path)
+    assert path.is_dir()
 
 
 def test_pruning_forgets_ours_that_are_gone_and_keeps_the_users(
@@ -565,9 +561,6 @@ def test_patterns_are_excluded_once_and_no_tracked_file_changes(
 
     assert exclude.read_text() == "*.mine\nagent_system.db*\n/.autocoder/\n"
     assert git(project, "status", "--porcelain") == "?? new.txt"
-
-
-# --- the git command --------------------------------------------------------------------
 
 
 def test_variables_that_point_git_elsewhere_are_not_passed_on(

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import GitError
-from autocoder.core.worktrees import Conflict, Merged, ReadyToMerge, Repository, open_repository
+from autocoder.core.worktrees import (
+    Candidate,
+    Conflict,
+    Merged,
+    ReadyToMerge,
+    Repository,
+    open_repository,
+)
 from support.repositories import commit, git, make_repository, write
 
 
@@ -145,6 +152,46 @@ def test_a_base_checked_out_in_another_worktree_moves_there(
     assert not (project / "new.txt").exists()
 
 
+def test_a_base_checked_out_twice_is_left_to_the_user(
+    repository: Repository, project: Path, tmp_path: Path
+) -> None:
+    branch = branch_with(repository, {"new.txt": "1"})
+    twin = tmp_path / "twin"
+    git(project, "worktree", "add", "--quiet", "--force", str(twin), "main")
+
+    result = repository.merge(branch)
+
+    assert result == ReadyToMerge(f"main is checked out at {project} and at {twin}")
+
+
+def test_what_lands_is_what_was_prepared(repository: Repository, project: Path) -> None:
+    branch = branch_with(repository, {"new.txt": "1"})
+    commit(project, {"mine.txt": "2"})
+    prepared = repository.prepare_merge(branch)
+    assert isinstance(prepared, Candidate)
+    assert not (project / "new.txt").exists()
+
+    assert repository.land(branch, prepared) == Merged(prepared.commit, 1)
+    assert git(project, "rev-parse", "main") == prepared.commit
+
+
+@pytest.mark.parametrize("moved", ["base", "branch"])
+def test_what_was_prepared_does_not_land_once_a_side_has_moved(
+    repository: Repository, project: Path, moved: str
+) -> None:
+    branch = branch_with(repository, {"new.txt": "1"})
+    prepared = repository.prepare_merge(branch)
+    assert isinstance(prepared, Candidate)
+    if moved == "base":
+        commit(project, {"mine.txt": "2"})
+    else:
+        commit(repository.add("b", branch, ""), {"more.txt": "2"})
+    before = repository.base_commit()
+
+    assert repository.land(branch, prepared) is None
+    assert repository.base_commit() == before
+
+
 def test_a_conflict_names_the_files_and_changes_nothing(
     repository: Repository, project: Path
 ) -> None:
@@ -189,26 +236,28 @@ def test_a_git_at_work_in_the_checkout_is_not_disturbed(
     assert isinstance(repository.merge(branch), Merged)
 
 
-def test_without_an_identity_a_neutral_one_signs(
-    repository: Repository, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    branch = branch_with(repository, {"new.txt": "1"})
-    commit(project, {"mine.txt": "2"})
+@pytest.fixture
+def no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"):
         monkeypatch.delenv(f"GIT_{name}", raising=False)
     monkeypatch.delenv("EMAIL", raising=False)
+
+
+@pytest.mark.usefixtures("no_identity")
+def test_without_an_identity_a_neutral_one_signs(repository: Repository, project: Path) -> None:
+    branch = branch_with(repository, {"new.txt": "1"})
+    commit(project, {"mine.txt": "2"})
 
     assert isinstance(repository.merge(branch), Merged)
     assert git(project, "log", "-1", "--format=%an <%ae>") == "autocoder <autocoder@localhost>"
 
 
+@pytest.mark.usefixtures("no_identity")
 def test_the_identity_of_the_user_signs_where_there_is_one(
-    repository: Repository, project: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, project: Path
 ) -> None:
     branch = branch_with(repository, {"new.txt": "1"})
     commit(project, {"mine.txt": "2"})
-    for name in ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"):
-        monkeypatch.delenv(f"GIT_{name}", raising=False)
     git(project, "config", "user.name", "Ada")
     git(project, "config", "user.email", "ada@example.invalid")
 
