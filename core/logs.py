@@ -107,6 +107,21 @@ class LogTail:
         with self._lock:
             return self._first + max(0, bisect_right(self._offsets, offset) - 1)
 
+    def find(self, words: str, start: int, step: int) -> int | None:
+        """Number of the nearest kept line from `start` on that contains `words`, in either case.
+
+        `step` is 1 to look towards the end and -1 to look back; None where there is none.
+        """
+        wanted = words.casefold()
+        first, end = self.bounds
+        numbers = (
+            range(max(start, first), end) if step > 0 else range(min(start, end - 1), first - 1, -1)
+        )
+        for number in numbers:
+            if any(wanted in sanitise(line).casefold() for line in self.lines(number, number + 1)):
+                return number
+        return None
+
     def _bounds(self) -> tuple[int, int]:
         return self._first, self._first + len(self._lines) + bool(self._partial)
 
@@ -213,6 +228,53 @@ class LogTail:
         del self._lines[:count], self._offsets[:count]
         self._kept_bytes -= freed
         self._first += count
+
+
+class LogTimes:
+    """When the parts of a log were written, from the worker's index beside it.
+
+    Each entry holds for what begins at its offset, up to the next one.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._path = log.with_name(log.name + ".times")
+        self._inode = 0
+        self._read = 0
+        self._offsets: list[int] = []
+        self._times: list[float] = []
+
+    def poll(self) -> None:
+        """Take in what was added; a rotated index is read anew. Without one nothing is known."""
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._read:
+                    self._inode, self._read = status.st_ino, 0
+                    self._offsets, self._times = [], []
+                file.seek(self._read)
+                data = file.read()
+        except OSError:
+            return
+        complete = data[: data.rfind(b"\n") + 1]
+        self._read += len(complete)
+        for entry in complete.splitlines():
+            offset, _, moment = entry.partition(b" ")
+            try:
+                pair = int(offset), float(moment)
+            except ValueError:
+                continue
+            self._offsets.append(pair[0])
+            self._times.append(pair[1])
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an index at all."""
+        return bool(self._offsets)
+
+    def at(self, offset: int) -> float | None:
+        """Seconds since the epoch when byte `offset` was written, as far as is known."""
+        index = bisect_right(self._offsets, offset) - 1
+        return self._times[index] if index >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from autocoder.core.errors import AutocoderError, ProjectError, UsageError
 
 if TYPE_CHECKING:
     from autocoder.core.engine import Engine
+    from autocoder.core.questions import Questions
     from autocoder.tui.app import Departure
 
 PARSER_WORDS = """\
@@ -69,20 +70,46 @@ def _panel(project: Path, arguments: argparse.Namespace) -> int:
 
         return open_engine(project, settings)
 
-    return run_panel(open_engine, project, read_only=arguments.read_only, debug=arguments.debug)
+    return _show(open_engine, project, arguments)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from autocoder.core.composition import run_demo
+
+    def show(open_engine: "Callable[[], Engine]", project: Path) -> int:
+        return _show(open_engine, project, arguments)
+
+    return run_demo(show if _has_terminal() else None, _given(arguments))
+
+
+def _show(open_engine: "Callable[[], Engine]", project: Path, arguments: argparse.Namespace) -> int:
+    def open_questions() -> "Questions":
+        # Imported here because git and the database are not needed to paint.
+        from autocoder.core.composition import open_questions
+
+        return open_questions(project, _given(arguments))
+
+    return run_panel(
+        open_engine,
+        project,
+        open_questions=open_questions,
+        read_only=arguments.read_only,
+        debug=arguments.debug,
+    )
 
 
 def run_panel(
-    open_engine: Callable[[], "Engine"],
+    open_engine: "Callable[[], Engine]",
     project: Path,
     *,
+    open_questions: "Callable[[], Questions] | None" = None,
     read_only: bool = False,
     debug: bool = False,
 ) -> int:
     """Draw until the user leaves, then say what goes on without the panel."""
     from autocoder.tui.app import Panel
 
-    panel = Panel(open_engine, project.name, read_only=read_only)
+    panel = Panel(open_engine, project.name, open_questions=open_questions, read_only=read_only)
     try:
         # Without the mouse the terminal's own selection keeps working, which is how
         # people copy over SSH.
@@ -90,12 +117,6 @@ def run_panel(
     finally:
         panel.stop_engine()
     return _farewell(departure, project, debug=debug) if departure else panel.return_code or 1
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from autocoder.core.composition import run_demo
-
-    return run_demo(run_panel if _has_terminal() else None, _given(arguments))
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, object]:

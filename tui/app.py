@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,9 +20,21 @@ from textual.reactive import reactive
 from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine
 from autocoder.core.models import Snapshot
+from autocoder.core.questions import Questions
+from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
-from autocoder.tui.messages import CommandsRequested, EngineEnded, QuitRequested, SnapshotTaken
+from autocoder.tui.messages import (
+    CommandsRequested,
+    EngineEnded,
+    Page,
+    PageAnswered,
+    QuestionAsked,
+    QuitRequested,
+    SnapshotTaken,
+)
 from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
+from autocoder.tui.question_thread import QuestionThread
+from autocoder.tui.render_answers import NO_ANSWERS, error_page
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
 
@@ -44,7 +57,8 @@ class Departure:
 class Panel(App[Departure]):
     TITLE = "autocoder"
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = False
+    COMMANDS = {PanelCommands}  # noqa: RUF012 - as Textual declares it
+    COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "interrupt", "quit", show=False, priority=True, system=True),
     ]
@@ -57,13 +71,15 @@ class Panel(App[Departure]):
         open_engine: Callable[[], Engine],
         project: str,
         *,
+        open_questions: Callable[[], Questions] | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
     ) -> None:
-        """`open_engine` runs in a thread, after the first paint."""
+        """`open_engine` and `open_questions` run in threads, after the first paint."""
         no_color = "NO_COLOR" in os.environ
         super().__init__(ansi_color=True if no_color else None)
         self._engine = EngineThread(open_engine)
+        self._questions = QuestionThread(open_questions) if open_questions else None
         self._project = project
         self._clock = clock
         self._read_only = read_only
@@ -112,6 +128,19 @@ class Panel(App[Departure]):
         for command in commands:
             self._engine.submit(command)
 
+    def on_question_asked(self, message: QuestionAsked) -> None:
+        def answered(answer: Future[Page]) -> None:
+            if answer.cancelled():
+                return
+            error = answer.exception()
+            page = error_page(error) if error else answer.result()
+            message.sheet.post_message(PageAnswered(page))
+
+        if self._questions is None:
+            message.sheet.post_message(PageAnswered(NO_ANSWERS))
+        else:
+            self._questions.ask(message.question, answered)
+
     def on_quit_requested(self, message: QuitRequested) -> None:
         if not message.stop_agents or self.leaving:
             self._depart()
@@ -135,5 +164,7 @@ class Panel(App[Departure]):
 
     def stop_engine(self) -> None:
         """Let the engine's thread end, and wait for it; agents go on."""
+        if self._questions is not None:
+            self._questions.stop()
         self._engine.stop()
         self._engine.join()

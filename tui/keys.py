@@ -27,11 +27,28 @@ def _key(
 
 AGENTS: Final = (
     _key("agent.spawn", "n", "spawn", "spawn", "Spawn an agent on the next feature"),
+    _key(
+        "agent.spawn_typed",
+        "N",
+        "spawn_typed",
+        "spawn typed",
+        "Spawn an agent on what you type",
+        show=False,
+    ),
     _key("agent.stop", "x", "stop", "stop", "Stop the agent; its feature goes back to the backlog"),
     _key("agent.kill", "X", "kill", "kill", "Kill the agent's whole process tree"),
     _key(
         "agent.recover", "r", "recover", "recover", "Recover: a new agent goes on in its worktree"
     ),
+    _key(
+        "agent.recover_all",
+        "R",
+        "recover_all",
+        "recover all",
+        "Recover every crashed or failed agent; lists them first",
+        show=False,
+    ),
+    _key("agent.merge", "m", "merge", "merge", "Merge the agent's finished branch", show=False),
     _key("pool.expand", "e", "expand", "extend ports", "Extend the port pools"),
     _key("engine.pause", "p", "pause", "pause", "Pause or resume: no new agents by itself"),
 )
@@ -47,6 +64,20 @@ CHOOSING: Final = (
 )
 VIEWS: Final = (
     _key("log.focus", "enter,l", "focus_log", "log", "Go to the agent's log", display="⏎"),
+    _key("wall", "v", "wall", "wall", "Wall: the logs of all marked, or all live, agents"),
+    _key("ports", "P", "ports", "ports", "Ports: every lease, listener and quarantined port"),
+    _key("features", "F", "features", "features", "Features: the backlog", show=False),
+    _key("details", "i", "details", "details", "Details: process tree, environment, how it ended"),
+    _key("diff", "d", "diff", "diff", "The agent's changes against base"),
+    _key("events", "H", "events", "events", "What has happened in this project", show=False),
+    _key(
+        "settings",
+        "comma",
+        "settings",
+        "settings",
+        "Every setting and where it came from",
+        show=False,
+    ),
     _key("zoom", "z", "zoom", "zoom", "Give the focused pane the whole screen"),
     _key(
         "back",
@@ -59,12 +90,41 @@ VIEWS: Final = (
     ),
     _key("help", "question_mark", "help", "help", "All keys and glyphs", display="?"),
 )
+OUTSIDE: Final = (
+    _key("copy", "y", "copy", "copy URL", "Copy the agent's URL to your clipboard", show=False),
+    _key("urls", "o", "urls", "URLs", "Show the agent's URLs, branch and folder", show=False),
+    _key(
+        "ssh",
+        "L",
+        "ssh",
+        "ssh -L",
+        "The ssh line that brings its ports to your machine",
+        show=False,
+    ),
+    _key(
+        "shell",
+        "dollar_sign",
+        "shell",
+        "shell",
+        "A shell in its worktree, with its environment",
+        show=False,
+    ),
+    _key("editor", "E", "editor", "editor", "Open its log in your editor", show=False),
+    _key("palette", "colon,ctrl+p", "palette", "palette", "Find any command or agent", display=":"),
+    _key("theme", "T", "theme", "theme", "Next theme", show=False),
+)
 LEAVING: Final = (
     _key("quit", "q", "quit", "quit", "Quit; agents keep running"),
     _key("quit.stop", "Q", "stop_all", "stop all", "Stop every agent and quit", show=False),
 )
-GROUPS: Final = (("Agents", AGENTS), ("Choosing", CHOOSING), ("Views", VIEWS), ("Leaving", LEAVING))
-MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *LEAVING)
+GROUPS: Final = (
+    ("Agents", AGENTS),
+    ("Choosing", CHOOSING),
+    ("Views", VIEWS),
+    ("Beside the panel", OUTSIDE),
+    ("Leaving", LEAVING),
+)
+MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *OUTSIDE, *LEAVING)
 
 
 def shown_key(binding: Binding) -> str:
@@ -85,6 +145,7 @@ def shown_key(binding: Binding) -> str:
         "asterisk": "*",
         "colon": ":",
         "dollar_sign": "$",
+        "comma": ",",
     }
     return " ".join(names.get(key, key) for key in binding.key.split(","))
 

@@ -4,10 +4,17 @@ Facts are in the past tense, wishes end in Requested; commands themselves are
 the engine's words (`autocoder.core.commands`).
 """
 
+from collections.abc import Callable
+
 from textual.message import Message
+from textual.screen import Screen
 
 from autocoder.core.commands import Command
 from autocoder.core.models import Snapshot
+from autocoder.core.questions import Questions
+from autocoder.tui.spans import Line
+
+Page = tuple[Line, ...]
 
 
 class SnapshotTaken(Message):
@@ -43,3 +50,20 @@ class QuitRequested(Message):
     def __init__(self, *, stop_agents: bool) -> None:
         super().__init__()
         self.stop_agents = stop_agents
+
+
+class QuestionAsked(Message):
+    """A person wants to look closer; the page goes to `sheet` as `PageAnswered`."""
+
+    def __init__(self, question: Callable[[Questions], Page], sheet: Screen[None]) -> None:
+        super().__init__()
+        self.question = question
+        self.sheet = sheet
+
+
+class PageAnswered(Message):
+    """What there is to read, or why there is not."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.page = page

@@ -489,3 +489,42 @@ def notices_page(notices: Sequence[Notice]) -> tuple[Line, ...]:
             )
         )
     return tuple(lines)
+
+
+def recovery_lines(agents: Sequence[Agent]) -> tuple[Line, ...]:
+    """What recovering these does: on what work a new agent goes on, and why it is needed."""
+    lines: list[Line] = []
+    for agent in agents:
+        name = sanitise(agent.agent_id)
+        lines.append(((f"    {name}  ", Tone.STRONG), (sanitise(agent.feature), Tone.PLAIN)))
+        what = sanitise(agent.reason)
+        lines.append(((f"    {' ' * len(name)}  {what}", Tone.DIM),))
+    lines += [
+        (),
+        (("    A new agent goes on in each worktree; commits and", Tone.DIM),),
+        (("    uncommitted files are kept.", Tone.DIM),),
+    ]
+    return tuple(lines)
+
+
+def urls_page(agents: Sequence[Agent]) -> tuple[Line, ...]:
+    """Plain lines to select with the mouse."""
+    lines: list[Line] = []
+    for agent in agents:
+        lines += [
+            (),
+            ((f"  {sanitise(agent.agent_id)}  {sanitise(agent.feature)}", Tone.STRONG),),
+        ]
+        for name, port in (("web", agent.web_port), ("api", agent.api_port)):
+            if port is not None:
+                lines.append(
+                    ((f"    {name:<10}", Tone.DIM), (f"http://localhost:{port}", Tone.ACCENT))
+                )
+        for name, value in (
+            ("branch", agent.branch),
+            ("worktree", agent.worktree_path),
+            ("log", agent.log_path),
+        ):
+            if value:
+                lines.append(((f"    {name:<10}", Tone.DIM), (sanitise(value), Tone.PLAIN)))
+    return tuple(lines)

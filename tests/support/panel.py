@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 
 from autocoder.core.commands import Command
 from autocoder.core.models import Snapshot
+from autocoder.core.questions import Questions
 from autocoder.tui.app import Departure, Panel
 from support.fake_engine import RecordingEngine
 from support.snapshots import NOW
@@ -61,11 +62,18 @@ async def driven(
     size: tuple[int, int] = (120, 36),
     clock: Callable[[], float] = lambda: NOW,
     read_only: bool = False,
+    questions: Questions | None = None,
     error: Exception | None = None,
 ) -> AsyncIterator[Driven]:
     """A running panel that has taken the last of `snapshots`."""
     engine = RecordingEngine(*snapshots, error=error)
-    panel = Panel(lambda: engine, "todo-app", clock=clock, read_only=read_only)
+    panel = Panel(
+        lambda: engine,
+        "todo-app",
+        open_questions=(lambda: questions) if questions else None,
+        clock=clock,
+        read_only=read_only,
+    )
     try:
         async with panel.run_test(size=size) as pilot:
             run = Driven(panel, engine, pilot)

@@ -4,11 +4,13 @@ It composes widgets and turns keys into wishes; what is true comes down in one
 snapshot, and a wish shows only when a later snapshot says so.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from textual import events, on
-from textual.app import ComposeResult
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.reactive import reactive
@@ -18,21 +20,29 @@ from textual.widgets import Input
 from autocoder.core.commands import (
     Command,
     KillAgent,
+    MergeFeature,
     Pause,
     RecoverAgent,
     Resume,
     SpawnAgent,
     StopAgent,
 )
+from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Snapshot
-from autocoder.tui import keys, render
-from autocoder.tui.messages import CommandsRequested, QuitRequested
-from autocoder.tui.palette import Tone
+from autocoder.core.questions import Questions
+from autocoder.tui import keys, outside, render
+from autocoder.tui.messages import CommandsRequested, Page, QuestionAsked, QuitRequested
+from autocoder.tui.palette import THEMES, Tone
 from autocoder.tui.query import Query, parse
+from autocoder.tui.render_answers import ASKING, details_page, diff_page, events_page, settings_page
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.expand import ExpandScreen
+from autocoder.tui.screens.features import FeaturesScreen
 from autocoder.tui.screens.help import help_lines
+from autocoder.tui.screens.ports import PortsScreen
 from autocoder.tui.screens.sheet import SheetScreen
+from autocoder.tui.screens.spawn import SpawnScreen
+from autocoder.tui.screens.wall import WallScreen
 from autocoder.tui.spans import Line, counted
 from autocoder.tui.widgets.header import Header
 from autocoder.tui.widgets.key_bar import KeyBar
@@ -43,9 +53,15 @@ from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
-CHANGING = frozenset({"spawn", "stop", "kill", "recover", "expand", "pause", "stop_all"})
+CHANGING = frozenset(
+    {
+        *("spawn", "spawn_typed", "stop", "kill", "recover", "recover_all", "merge"),
+        *("expand", "pause", "stop_all", "shell"),
+    }
+)
 """Actions that a read-only panel does not have."""
 WORD_S = 5.0
+EVENTS_SHOWN = 500
 
 
 class MainScreen(Screen[None]):
@@ -64,6 +80,8 @@ class MainScreen(Screen[None]):
         self._clock = clock
         self._project = project
         self._read_only = read_only
+        self._searching = False
+        """The bar is for the log, not for the grid."""
 
     def compose(self) -> ComposeResult:
         yield Header(self._clock, self._project).data_bind(MainScreen.snapshot)
@@ -90,7 +108,6 @@ class MainScreen(Screen[None]):
         return self.query_one("#log", LogPane)
 
     def on_mount(self) -> None:
-        self.query_one("#filter-label", TextLines).lines = (((" filter ", Tone.ACCENT),),)
         self.query_one("#filter-input", Input).cursor_blink = False
         self.grid.focus()
 
@@ -138,10 +155,14 @@ class MainScreen(Screen[None]):
                 marked=len(self.grid.marks),
             )
 
-    def _show_log(self) -> None:
+    @property
+    def selected(self) -> Agent | None:
+        """The agent under the cursor."""
         key = self.grid.cursor_key
-        chosen = [agent for agent in self.grid.rows if agent.agent_id == key]
-        self.log_pane.agent = chosen[0] if chosen else None
+        return next((agent for agent in self.grid.rows if agent.agent_id == key), None)
+
+    def _show_log(self) -> None:
+        self.log_pane.agent = self.selected
 
     @on(Table.CursorMoved, "#grid")
     def _on_cursor_moved(self) -> None:
@@ -193,6 +214,13 @@ class MainScreen(Screen[None]):
     def action_spawn(self) -> None:
         self.want(SpawnAgent())
 
+    def action_spawn_typed(self) -> None:
+        if self.snapshot is not None:
+            self.app.push_screen(SpawnScreen(self.snapshot), self._spawn)
+
+    def _spawn(self, command: SpawnAgent | None) -> None:
+        self.want(*([command] if command else []))
+
     def action_stop(self) -> None:
         self._end("stop", "x", StopAgent)
 
@@ -233,6 +261,24 @@ class MainScreen(Screen[None]):
                 key="r",
             )
             self._confirm(question, commands)
+
+    def action_recover_all(self) -> None:
+        wrong = render.problems(self.snapshot) if self.snapshot else ()
+        ended = [agent for agent in wrong if not agent.live]
+        if not ended:
+            self.say("R recovers what has crashed or failed; there is nothing")
+            return
+        question = Question(
+            title=f"Recover {counted(len(ended), 'agent')}?",
+            body=render.recovery_lines(ended),
+            verb="recovers them",
+            otherwise="leaves all as it is",
+            key="R",
+        )
+        self._confirm(question, tuple(RecoverAgent(agent.agent_id) for agent in ended))
+
+    def action_merge(self) -> None:
+        self.want(*(MergeFeature(agent.feature_id) for agent in self.grid.targets))
 
     def _confirm(self, question: Question, commands: tuple[Command, ...]) -> None:
         def answered(yes: bool | None) -> None:
@@ -280,6 +326,98 @@ class MainScreen(Screen[None]):
     def action_help(self) -> None:
         self.app.push_screen(SheetScreen("help", help_lines()))
 
+    def action_ports(self) -> None:
+        screen = PortsScreen(self._clock, read_only=self._read_only)
+        self.app.push_screen(screen, self._go_to)
+
+    def action_wall(self) -> None:
+        self.app.push_screen(WallScreen(self._clock, self.grid.marks), self._go_to)
+
+    def action_features(self) -> None:
+        self.app.push_screen(FeaturesScreen(self._clock, read_only=self._read_only))
+
+    def action_details(self) -> None:
+        agent, now = self.selected, self._clock()
+        if agent is not None:
+            self._ask(agent.agent_id, lambda ask: details_page(agent, ask.details(agent), now))
+
+    def action_diff(self) -> None:
+        agent = self.selected
+        if agent is not None:
+            self._ask(f"{agent.agent_id} against base", lambda ask: diff_page(ask.diff(agent)))
+
+    def action_events(self) -> None:
+        self._ask("events", lambda questions: events_page(questions.events(EVENTS_SHOWN)))
+
+    def action_settings(self) -> None:
+        self._ask("settings", lambda questions: settings_page(questions.settings()))
+
+    def _ask(self, title: str, question: Callable[[Questions], Page]) -> None:
+        sheet = SheetScreen(sanitise(title), ASKING)
+        self.app.push_screen(sheet)
+        self.post_message(QuestionAsked(question, sheet))
+
+    # -- beside the panel
+
+    def action_copy(self) -> None:
+        found = outside.urls(self.selected) if self.selected else ()
+        self._copy(found[0] if found else "", "y copies a URL; here is none")
+
+    def action_ssh(self) -> None:
+        line = outside.ssh_line(self.grid.targets, os.environ, os.uname().nodename)
+        self._copy(line, "no ports to forward")
+
+    def _copy(self, text: str, otherwise: str) -> None:
+        if text:
+            self.app.copy_to_clipboard(text)
+        self.say(f"copied  {text}" if text else otherwise)
+
+    def action_urls(self) -> None:
+        self.app.push_screen(SheetScreen("urls", render.urls_page(self.grid.targets)))
+
+    def action_shell(self) -> None:
+        agent = self.selected
+        if agent is None or not agent.worktree_path or not Path(agent.worktree_path).is_dir():
+            self.say("$ opens a shell in a worktree; here is none")
+            return
+        env = outside.agent_environment(agent, os.environ)
+        self._run_outside(outside.shell(os.environ), Path(agent.worktree_path), env)
+
+    def action_editor(self) -> None:
+        agent = self.selected
+        if agent is None or not agent.log_path or not Path(agent.log_path).is_file():
+            self.say("E opens a log in the editor; here is none")
+            return
+        log = Path(agent.log_path)
+        self._run_outside(outside.editor(os.environ, log), log.parent, os.environ)
+
+    def _run_outside(self, argv: list[str], folder: Path, env: Mapping[str, str]) -> None:
+        try:
+            with self.app.suspend():
+                complaint = outside.run_in_terminal(argv, cwd=folder, env=env)
+        except SuspendNotSupported:
+            complaint = "this terminal cannot be handed over"
+        if complaint:
+            self.say(complaint)
+
+    def action_palette(self) -> None:
+        self.app.action_command_palette()
+
+    def action_theme(self) -> None:
+        names = [theme.name for theme in THEMES]
+        at = names.index(self.app.theme) if self.app.theme in names else -1
+        self.app.theme = names[(at + 1) % len(names)]
+
+    def go_to(self, agent_id: str) -> None:
+        """Put the cursor on an agent, its log beside it; whatever hides it is lifted."""
+        self.only_problems = False
+        self.filter = Query()
+        self._go_to(agent_id)
+
+    def _go_to(self, agent_id: str | None) -> None:
+        if agent_id and self.grid.go_to(agent_id):
+            self.action_focus_log()
+
     def action_focus_log(self) -> None:
         if self.focused is self.log_pane:
             return
@@ -298,17 +436,21 @@ class MainScreen(Screen[None]):
             self.set_class(name == pane, name)
 
     def action_back(self) -> None:
-        typed = self.query_one("#filter-input", Input)
-        if self.focused is typed:
-            self._set_filter("")
-            self._leave_filter()
+        if self.focused is self.query_one("#filter-input", Input):
+            if self._searching:
+                self.log_pane.words = ""
+            else:
+                self.filter = Query()
+            self._leave_bar()
+        elif self.focused is self.log_pane and self.log_pane.words:
+            self.log_pane.words = ""
         elif self.focused is self.log_pane or self.has_class("-zoom-grid"):
             self._zoom("")
             self.grid.focus()
         elif self.grid.marks:
             self.grid.mark(())
         elif self.filter.text:
-            self._set_filter("")
+            self.filter = Query()
         else:
             self.only_problems = False
 
@@ -350,23 +492,34 @@ class MainScreen(Screen[None]):
     # -- the filter
 
     def action_filter(self) -> None:
-        self.add_class("-filtering")
-        self.query_one("#filter-input", Input).focus()
+        self._open_bar("filter", self.filter.text)
 
-    def _set_filter(self, text: str) -> None:
+    @on(LogPane.SearchRequested)
+    def _on_search_requested(self) -> None:
+        self._open_bar("search", self.log_pane.words)
+
+    def _open_bar(self, purpose: str, text: str) -> None:
+        self._searching = purpose == "search"
+        self.query_one("#filter-label", TextLines).lines = (((f" {purpose} ", Tone.ACCENT),),)
         typed = self.query_one("#filter-input", Input)
-        if typed.value != text:
+        with self.prevent(Input.Changed):
             typed.value = text
-        self.filter = parse(text)
+        self.add_class("-filtering")
+        typed.focus()
 
-    def _leave_filter(self) -> None:
+    def _leave_bar(self) -> None:
         self.remove_class("-filtering")
-        self.grid.focus()
+        (self.log_pane if self._searching else self.grid).focus()
 
     @on(Input.Changed, "#filter-input")
-    def _on_filter_changed(self, event: Input.Changed) -> None:
-        self.filter = parse(event.value)
+    def _on_typed(self, event: Input.Changed) -> None:
+        if self._searching:
+            self.log_pane.words = event.value
+        else:
+            self.filter = parse(event.value)
 
     @on(Input.Submitted, "#filter-input")
-    def _on_filter_submitted(self) -> None:
-        self._leave_filter()
+    def _on_submitted(self, event: Input.Submitted) -> None:
+        self._leave_bar()
+        if self._searching and not self.log_pane.search(event.value):
+            self.say(f"{event.value!r} is nowhere in what is kept of this log")

@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
+from autocoder.tui.messages import PageAnswered
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line
 from autocoder.tui.widgets.pager import Pager
@@ -34,6 +35,9 @@ class SheetScreen(ModalScreen[None]):
             pager = Pager()
             pager.lines = self._lines
             yield pager
+
+    def on_page_answered(self, message: PageAnswered) -> None:
+        self.query_one(Pager).lines = message.page
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -4,6 +4,9 @@ Only the lines on show are decoded and sanitised. The pane keeps a line number,
 not a scroll offset, so that old lines can be let go without the text moving.
 """
 
+import re
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,15 +21,18 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
 
-from autocoder.core.logs import Ink, InkSpan, LogTail, sanitise_styled
+from autocoder.core.logs import PLAIN, Ink, InkSpan, LogTail, LogTimes, sanitise_styled
 from autocoder.core.models import Agent
 from autocoder.tui import render
 from autocoder.tui.log_reader import LogReader
 from autocoder.tui.palette import Tone
-from autocoder.tui.spans import Line, size
+from autocoder.tui.spans import Line, clock, size
 from autocoder.tui.widgets.painted import Painted
 
 StyledRow = tuple[str, tuple[InkSpan, ...]]
+ERROR_WORDS = ("error", "exception", "traceback", "failed")
+MATCH_INK = Ink(colour=3, bold=True, underline=True)
+FAINT_INK = Ink(dim=True)
 UNREADABLE = frozenset({0, 16, *range(232, 240)})
 """Blacks of the 256-colour table: an agent may colour its text, not hide it."""
 
@@ -44,11 +50,20 @@ class LogPane(Painted, can_focus=True):
             "f", "toggle_follow", "follow", tooltip="Follow the end of the log", id="log.follow"
         ),
         Binding("w", "toggle_wrap", "wrap", tooltip="Wrap long lines", id="log.wrap"),
+        Binding("t", "toggle_times", "times", tooltip="When each line was written", id="log.times"),
+        Binding("slash", "search", "search", key_display="/", tooltip="Search", id="log.search"),
+        Binding("n", "next_match(1)", "next", tooltip="Next match", show=False, id="log.next"),
+        Binding("N", "next_match(-1)", "previous match", show=False, id="log.previous"),
+        Binding("exclamation_mark", "find_error", "first error", show=False, id="log.error"),
     ]
 
     agent: reactive[Agent | None] = reactive(None, init=False)
     following: reactive[bool] = reactive(True, init=False)
     wrap: reactive[bool] = reactive(False, init=False)
+    timed: reactive[bool] = reactive(False, init=False)
+    """Each line is preceded by the time it was written."""
+    words: reactive[str] = reactive("", init=False)
+    """What is searched for; shown wherever it occurs."""
 
     class LinesMoved(Message):
         """The reader took in more of the file."""
@@ -62,11 +77,16 @@ class LogPane(Painted, can_focus=True):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, LogPane.StatusChanged)
 
+    class SearchRequested(Message):
+        """The user wants to type what to search for."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._reader = LogReader(lambda: self.post_message(self.LinesMoved()))
         self._tail: LogTail | None = None
         self._top = 0
+        self._times: LogTimes | None = None
+        self._match: int | None = None
         self._shown: list[StyledRow] = []
 
     def on_unmount(self) -> None:
@@ -81,10 +101,13 @@ class LogPane(Painted, can_focus=True):
             self._tail = None
             if new:
                 path = Path(new)
+                self._times = LogTimes(path)
                 self._tail = self._reader.follow((path,))[path]
             else:
                 self._reader.follow(())
             self.following = True
+            self.words = ""
+            self._match = None
             self._top = 0
             self.post_message(self.StatusChanged())
         self._lay_out()
@@ -97,6 +120,13 @@ class LogPane(Painted, can_focus=True):
     def watch_wrap(self) -> None:
         self._lay_out()
         self.post_message(self.StatusChanged())
+
+    def watch_timed(self) -> None:
+        self._lay_out()
+        self.post_message(self.StatusChanged())
+
+    def watch_words(self) -> None:
+        self._lay_out()
 
     def on_resize(self, _event: events.Resize) -> None:
         self._shown = []
@@ -113,7 +143,7 @@ class LogPane(Painted, can_focus=True):
     def status(self) -> Line:
         """Follow, wrap and size, for the rule under the pane."""
         spans: list[tuple[str, Tone]] = []
-        for word, on in (("follow", self.following), ("wrap", self.wrap)):
+        for word, on in (("follow", self.following), ("wrap", self.wrap), ("times", self.timed)):
             spans += [
                 (f" {word} ", Tone.DIM),
                 ("●" if on else "○", Tone.ACCENT if on else Tone.DIM),
@@ -129,7 +159,7 @@ class LogPane(Painted, can_focus=True):
         if y == 0:
             return self.paint(render.log_title(self.agent, width), width)
         if y - 1 < len(self._shown):
-            return self._paint_row(self._shown[y - 1], width)
+            return painted_row(self._shown[y - 1], width, self.rich_style)
         return self.paint(self._empty() if y == 2 and not self._shown else (), width)
 
     def refresh_line(self, y: int) -> None:
@@ -139,19 +169,6 @@ class LogPane(Painted, can_focus=True):
         if self.agent is None:
             return (("   Spawn one with n, and its output appears here.", Tone.DIM),)
         return (("   It has printed nothing yet.", Tone.DIM),)
-
-    def _paint_row(self, row: StyledRow, width: int) -> Strip:
-        text, inks = row
-        base = self.rich_style
-        segments = [Segment(" ", base)]
-        at = 0
-        for span in inks:
-            if at < span.start:
-                segments.append(Segment(text[at : span.start], base))
-            segments.append(Segment(text[span.start : span.end], base + _style_of(span.ink)))
-            at = span.end
-        segments.append(Segment(text[at:], base))
-        return Strip(segments).adjust_cell_length(width, base)
 
     def _lay_out(self) -> None:
         """Work out the rows on show, and repaint those that differ."""
@@ -171,31 +188,34 @@ class LogPane(Painted, can_focus=True):
         rows: list[StyledRow] = []
         number = end
         while number > first and len(rows) < height:
-            # Backwards in steps: wrapped lines fill the pane before `height` of them are read.
-            step = max(first, number - height)
-            for line in reversed(self._tail.lines(step, number)):
-                rows[:0] = self._rows_of(line)
-                number -= 1
+            # Wrapped lines fill the pane before `height` of them are read.
+            start = max(first, number - height)
+            for offset, line in enumerate(reversed(self._tail.lines(start, number)), 1):
+                rows[:0] = self._rows_of(number - offset, line)
                 if len(rows) >= height:
-                    break
-            else:
-                number = step
+                    self._top = number - offset
+                    return rows[-height:]
+            number = start
         self._top = number
-        return rows[-height:]
+        return rows
 
     def _rows_from(self, number: int, height: int) -> list[StyledRow]:
         if self._tail is None:
             return []
         rows: list[StyledRow] = []
-        for line in self._tail.lines(number, number + height):
-            rows.extend(self._rows_of(line))
+        first = max(number, self._tail.bounds[0])
+        for index, line in enumerate(self._tail.lines(first, first + height)):
+            rows.extend(self._rows_of(first + index, line))
         return rows[:height]
 
-    def _rows_of(self, line: str) -> list[StyledRow]:
+    def _rows_of(self, number: int, line: str) -> list[StyledRow]:
         text, inks = sanitise_styled(line)
-        room = self.size.width - 2
+        if self.words:
+            inks = _with_matches(text, inks, self.words)
+        margin = self._margin(number)
+        room = self.size.width - 2 - len(margin)
         if not self.wrap or room < 8 or cell_len(text) <= room:
-            return [(text, inks)]
+            return [_shifted(margin, text, inks)]
         rows, at = [], 0
         for piece in chop_cells(text, room):
             end = at + len(piece)
@@ -204,9 +224,18 @@ class LogPane(Painted, can_focus=True):
                 for span in inks
                 if span.start < end and span.end > at
             )
-            rows.append((piece, cut))
+            rows.append(_shifted(margin if not at else " " * len(margin), piece, cut))
             at = end
         return rows
+
+    def _margin(self, number: int) -> str:
+        if not self.timed or self._times is None or self._tail is None:
+            return ""
+        self._times.poll()
+        if not self._times.known:
+            return ""
+        moment = self._times.at(self._tail.offset_of(number))
+        return f"{clock(moment)}  " if moment is not None else " " * 10
 
     # -- scrolling
 
@@ -245,6 +274,46 @@ class LogPane(Painted, can_focus=True):
     def action_toggle_wrap(self) -> None:
         self.wrap = not self.wrap
 
+    def action_toggle_times(self) -> None:
+        self.timed = not self.timed
+
+    # -- searching
+
+    def action_search(self) -> None:
+        self.post_message(self.SearchRequested())
+
+    def search(self, words: str) -> bool:
+        """Show the last match at the middle of the pane; False when there is none."""
+        self.words = words
+        if not words or self._tail is None:
+            return True
+        return self._show_match(self._tail.find(words, self._tail.bounds[1], -1))
+
+    def action_next_match(self, step: int) -> None:
+        if self._tail is not None and self.words:
+            start = self._match + step if self._match is not None else self._top
+            self._show_match(self._tail.find(self.words, start, step))
+
+    def action_find_error(self) -> None:
+        if self._tail is None:
+            return
+        first = self._tail.bounds[0]
+        found = [
+            (number, word)
+            for word in ERROR_WORDS
+            if (number := self._tail.find(word, first, 1)) is not None
+        ]
+        if found:
+            number, self.words = min(found)
+            self._show_match(number)
+
+    def _show_match(self, number: int | None) -> bool:
+        if number is None:
+            return False
+        self._match = number
+        self.scroll_to_line(number - self.size.height // 2)
+        return True
+
     def on_mouse_scroll_down(self, _event: events.MouseScrollDown) -> None:
         self.action_scroll_rows(3)
 
@@ -252,6 +321,48 @@ class LogPane(Painted, can_focus=True):
         self.action_scroll_rows(-3)
 
 
+def _shifted(margin: str, text: str, inks: tuple[InkSpan, ...]) -> StyledRow:
+    if not margin:
+        return text, inks
+    by = len(margin)
+    moved = (InkSpan(span.start + by, span.end + by, span.ink) for span in inks)
+    return margin + text, (InkSpan(0, by, FAINT_INK), *moved)
+
+
+def _with_matches(text: str, inks: tuple[InkSpan, ...], words: str) -> tuple[InkSpan, ...]:
+    """The spans with every occurrence of `words` laid over them."""
+    found = [match.span() for match in re.finditer(re.escape(words), text, re.IGNORECASE)]
+    if not found:
+        return inks
+    per_character = [PLAIN] * len(text)
+    for span in inks:
+        per_character[span.start : span.end] = [span.ink] * (span.end - span.start)
+    for start, end in found:
+        per_character[start:end] = [MATCH_INK] * (end - start)
+    spans, at = [], 0
+    for ink, run in groupby(per_character):
+        end = at + len(list(run))
+        if ink != PLAIN:
+            spans.append(InkSpan(at, end, ink))
+        at = end
+    return tuple(spans)
+
+
+def painted_row(row: StyledRow, width: int, base: Style) -> Strip:
+    """One row of a log in exactly `width` cells, an empty one in front."""
+    text, inks = row
+    segments = [Segment(" ", base)]
+    at = 0
+    for span in inks:
+        if at < span.start:
+            segments.append(Segment(text[at : span.start], base))
+        segments.append(Segment(text[span.start : span.end], base + _style_of(span.ink)))
+        at = span.end
+    segments.append(Segment(text[at:], base))
+    return Strip(segments).adjust_cell_length(width, base)
+
+
+@lru_cache(maxsize=1024)
 def _style_of(ink: Ink) -> Style:
     colour: Color | None = None
     if isinstance(ink.colour, tuple):

@@ -172,10 +172,8 @@ class Table(Painted, Generic[Row], can_focus=True):
             return (), ""
         row, now = self._rows[index], self._clock()
         here, marked = index == self._cursor, self._key(row) in self.marks
-        gutter: Line = (
-            (f" {CURSOR}" if here else "  ", Tone.ACCENT),
-            (MARKED if marked else " ", Tone.ACCENT),
-        )
+        glyph = MARKED if marked else CURSOR if here else " "
+        gutter: Line = ((f" {glyph} ", Tone.ACCENT),)
         cells = [
             fit(column.cell(row, now), width, right=column.right) for column, width in self._layout
         ]

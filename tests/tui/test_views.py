@@ -1,0 +1,400 @@
+"""Claims about the views beside the main screen, and about choosing among many agents."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autocoder.core.commands import (
+    ExpandPool,
+    KillAgent,
+    MergeFeature,
+    RecoverAgent,
+    RetryFeature,
+    SpawnAgent,
+    StopAgent,
+)
+from autocoder.core.errors import GitError
+from autocoder.core.models import Agent, AgentState, Role, Severity
+from autocoder.core.questions import Details, PastEvent, ProcessLine, Questions, SettingValue
+from autocoder.tui import outside
+from autocoder.tui.screens.main import MainScreen
+from autocoder.tui.widgets.log_wall import LogWall
+from support.attacks import ATTACKS, FORBIDDEN
+from support.panel import Driven, driven
+from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, an_ended
+
+ONE, TWO, THREE = an_agent(1), an_agent(2), an_agent(3, problem="web 5175 is not its own")
+CRASHED = an_ended(4, AgentState.CRASHED, "killed by signal 9", 62)
+FLEET = a_snapshot(ONE, TWO, THREE, CRASHED)
+
+
+def cursor(run: Driven) -> str | None:
+    screen = run.panel.screen
+    assert isinstance(screen, MainScreen)
+    return screen.grid.cursor_key
+
+
+# -- choosing
+
+
+async def test_keys_act_on_all_marked_agents_and_name_them() -> None:
+    async with driven(FLEET) as run:
+        await run.press("space", "j", "space", "X")
+        await run.shows("Kill 2 agents?")
+        assert ONE.agent_id in run.screen
+        assert THREE.agent_id in run.screen
+        await run.press("y")
+        assert run.asked == [KillAgent(ONE.agent_id), KillAgent(THREE.agent_id)]
+
+
+async def test_of_marked_agents_only_the_living_are_stopped() -> None:
+    async with driven(FLEET) as run:
+        await run.press("asterisk", "x")
+        await run.shows("Stop 3 agents?")
+        await run.press("x")
+        assert run.asked == [StopAgent(agent.agent_id) for agent in (ONE, TWO, THREE)]
+
+
+async def test_escape_takes_the_marks_away() -> None:
+    async with driven(FLEET) as run:
+        await run.press("asterisk")
+        await run.shows("4 marked")
+        await run.press("escape")
+        assert "marked" not in run.screen
+
+
+async def test_problems_only_and_the_way_from_one_to_the_next() -> None:
+    async with driven(FLEET) as run:
+        await run.press("w")
+        assert cursor(run) == THREE.agent_id
+        await run.press("w")
+        assert cursor(run) == CRASHED.agent_id
+        await run.press("w")
+        assert cursor(run) == THREE.agent_id
+        await run.press("exclamation_mark")
+        await run.shows("2 of 4")
+        assert ONE.agent_id not in run.screen
+        await run.press("escape")
+        await run.shows(ONE.agent_id)
+
+
+async def test_sorting_goes_through_the_columns_and_back_to_the_given_order() -> None:
+    async with driven(FLEET, size=(140, 36)) as run:
+        await run.press("g", "s")
+        screen = run.panel.screen
+        assert isinstance(screen, MainScreen)
+        assert screen.grid.rows[0] == THREE
+        await run.press("S")
+        assert screen.grid.rows[-1] == THREE
+        await run.press("S")
+        for _ in screen.grid.columns:
+            if screen.grid._sorted_by:
+                await run.press("s")
+        assert list(screen.grid.rows) == [ONE, TWO, THREE, CRASHED]
+
+
+async def test_rows_without_a_value_sort_last_either_way() -> None:
+    async with driven(FLEET, size=(140, 36)) as run:
+        screen = run.panel.screen
+        assert isinstance(screen, MainScreen)
+        while screen.grid._sorted_by != "pid":
+            await run.press("s")
+        assert screen.grid.rows[-1] == CRASHED
+        await run.press("S")
+        assert list(screen.grid.rows) == [THREE, TWO, ONE, CRASHED]
+
+
+# -- spawning, recovering, merging
+
+
+async def test_what_is_typed_becomes_a_feature_with_its_details() -> None:
+    async with driven(FLEET) as run:
+        await run.press("N")
+        await run.shows("Spawn an agent on a new feature")
+        await run.type("Fix login")
+        await run.press("tab")
+        await run.type("it fails")
+        await run.press("tab", "enter")
+        assert run.asked == [SpawnAgent(task="Fix login\nit fails")]
+
+
+async def test_an_empty_name_spawns_nothing() -> None:
+    async with driven(FLEET) as run:
+        await run.press("N", "enter", "space", "enter", "escape")
+        assert run.asked == []
+
+
+async def test_recovering_all_lists_them_and_leaves_the_living_alone() -> None:
+    async with driven(FLEET) as run:
+        await run.press("R")
+        await run.shows("Recover 1 agent?")
+        assert "killed by signal 9" in run.screen
+        await run.press("R")
+        assert run.asked == [RecoverAgent(CRASHED.agent_id)]
+
+
+async def test_m_merges_the_features_of_the_chosen_agents() -> None:
+    async with driven(FLEET) as run:
+        await run.press("space", "space", "m")
+        assert run.asked == [MergeFeature(1), MergeFeature(2)]
+
+
+# -- ports
+
+
+async def test_the_ports_view_says_who_holds_and_who_listens() -> None:
+    async with driven(a_busy_project(), size=(140, 40)) as run:
+        await run.press("P")
+        await run.shows("ports of")
+        rows = {line.split()[0]: line for line in run.screen.splitlines() if "api" in line[:20]}
+        assert "812 postgres" in rows["5013"]
+        assert "quarantined" in rows["5013"]
+        assert "cooling 12s" in rows["5012"]
+        assert "own  48224 python -m api" in run.screen
+        assert "foreign  31870 node" in run.screen
+
+
+async def test_the_ports_view_filters_extends_and_leads_to_the_agent() -> None:
+    async with driven(a_busy_project(), size=(140, 40)) as run:
+        await run.press("P", "slash")
+        await run.type("0f33 web")
+        await run.until(lambda: "a-0f31" not in run.screen)
+        await run.press("enter", "e", "right", "enter")
+        assert run.asked == [ExpandPool(Role.API, 100)]
+        await run.press("enter")
+        assert cursor(run) == "a-0f33"
+
+
+async def test_ports_of_another_project_are_shown_as_its_own() -> None:
+    busy = a_busy_project()
+    other = replace(busy.leases[0], port=5050, holder="a-1", project="/home/dev/shop")
+    async with driven(replace(busy, leases=(*busy.leases, other)), size=(140, 48)) as run:
+        await run.press("P")
+        await run.shows("a-1 shop")
+
+
+# -- features
+
+
+async def test_the_features_view_spawns_retries_and_merges() -> None:
+    async with driven(a_busy_project(), size=(140, 40)) as run:
+        await run.press("F")
+        await run.shows("backlog")
+        await run.press("j", "n", "r", "m")
+        assert run.asked == [SpawnAgent(16), RetryFeature(16), MergeFeature(16)]
+        await run.press("enter")
+        await run.shows("feature 16")
+
+
+# -- the wall
+
+
+async def test_the_wall_shows_every_live_log_and_leads_to_one(tmp_path: Path) -> None:
+    agents = []
+    for agent in (ONE, TWO, THREE):
+        path = tmp_path / agent.agent_id
+        path.write_text(f"this is {agent.agent_id}\n")
+        agents.append(replace(agent, log_path=str(path)))
+    async with driven(a_snapshot(*agents, CRASHED), size=(140, 40)) as run:
+        await run.press("v")
+        for agent in agents:
+            await run.shows(f"this is {agent.agent_id}")
+        with Path(agents[1].log_path).open("a") as file:
+            file.write("one more line\n")
+        await run.shows("one more line")
+        await run.press("tab", "enter")
+        assert cursor(run) == TWO.agent_id
+
+
+async def test_the_wall_shows_marked_agents_when_there_are_any() -> None:
+    async with driven(FLEET, size=(140, 40)) as run:
+        await run.press("j", "space", "v")
+        wall = run.panel.screen.query_one(LogWall)
+        await run.until(lambda: [agent.agent_id for agent in wall.agents] == [TWO.agent_id])
+
+
+async def test_the_wall_says_how_many_do_not_fit() -> None:
+    fleet = a_snapshot(*(an_agent(number) for number in range(1, 30)))
+    async with driven(fleet, size=(80, 24)) as run:
+        await run.press("v")
+        await run.shows("more do not fit")
+
+
+# -- the log
+
+
+@pytest.fixture
+def with_log(tmp_path: Path) -> Agent:
+    path = tmp_path / "log"
+    lines = [f"line {number:03} {'needle' if number % 50 == 7 else ''}\n" for number in range(200)]
+    path.write_text("".join(lines))
+    path.with_name("log.times").write_text(f"0 {NOW}\n{len(lines[0]) * 2} {NOW + 60}\n")
+    return replace(ONE, log_path=str(path))
+
+
+async def test_a_search_goes_to_the_last_match_and_on_from_there(with_log: Agent) -> None:
+    async with driven(a_snapshot(with_log)) as run:
+        await run.shows("line 199")
+        await run.press("enter", "slash")
+        await run.type("NEEDLE")
+        await run.press("enter")
+        await run.shows("line 157 needle")
+        await run.press("N")
+        await run.shows("line 107 needle")
+        await run.press("n")
+        await run.shows("line 157 needle")
+        assert run.asked == []
+
+
+async def test_a_search_that_finds_nothing_says_so(with_log: Agent) -> None:
+    async with driven(a_snapshot(with_log)) as run:
+        await run.shows("line 199")
+        await run.press("enter", "slash")
+        await run.type("haystack")
+        await run.press("enter")
+        await run.shows("is nowhere in what is kept")
+
+
+async def test_times_stand_before_the_lines_they_belong_to(with_log: Agent) -> None:
+    async with driven(a_snapshot(with_log)) as run:
+        await run.shows("line 199")
+        await run.press("enter", "t", "g")
+        await run.shows("14:13:20  line 000")
+        await run.shows("14:14:20  line 005")
+
+
+# -- looking closer
+
+
+class Answers:
+    """Hand-made answers; a diff that git refuses."""
+
+    def details(self, agent: Agent) -> Details:
+        worker = ProcessLine(48211, 0, "agent_worker.py", "S", 8_000_000, 0.2)
+        server = ProcessLine(48213, 1, "python -m api", "S", 20_000_000, 1.5)
+        variables = (("ANTHROPIC_API_KEY", ""), ("AUTOCODER_API_PORT", "5000"))
+        facts = (("exit_code", "0"), ("hostile", "\x1b]0;owned\x07"))
+        return Details((worker, server), variables, facts, ("api/search.py",), "Do it.")
+
+    def diff(self, agent: Agent) -> str:
+        if agent == TWO:
+            raise GitError("not a tree object", "Look at the repository.")
+        return "diff --git a/x b/x\n@@ -1 +1 @@\n-old\n+new \x1b[2J\n"
+
+    def events(self, limit: int) -> tuple[PastEvent, ...]:
+        return (PastEvent(NOW, Severity.INFO, "spawned", "on feature 1", "a-0f31", 1),)
+
+    def settings(self) -> tuple[SettingValue, ...]:
+        return (SettingValue("parallel", "9", "$AUTOCODER_PARALLEL", "agents at once"),)
+
+
+@pytest.fixture
+def answers() -> Questions:
+    return Answers()
+
+
+async def test_details_show_tree_ports_and_names_but_no_secret(answers: Questions) -> None:
+    async with driven(FLEET, questions=answers, size=(120, 60)) as run:
+        await run.press("i")
+        await run.shows("python -m api")
+        for said in (
+            "AUTOCODER_API_PORT = 5000",
+            "ANTHROPIC_API_KEY",
+            "its own listener",
+            "Do it.",
+        ):
+            assert said in run.screen
+        assert "owned" not in run.screen
+        await run.press("escape")
+        assert isinstance(run.panel.screen, MainScreen)
+
+
+async def test_a_diff_is_shown_and_its_control_sequences_are_not(answers: Questions) -> None:
+    async with driven(FLEET, questions=answers) as run:
+        await run.press("d")
+        await run.shows("+new")
+        assert "\x1b" not in run.screen
+
+
+async def test_a_question_git_refuses_is_answered_with_its_reason(answers: Questions) -> None:
+    async with driven(FLEET, questions=answers) as run:
+        await run.press("j", "d")
+        await run.shows("not a tree object")
+        assert "Look at the repository." in run.screen
+
+
+async def test_events_and_settings_say_when_and_whence(answers: Questions) -> None:
+    async with driven(FLEET, questions=answers) as run:
+        await run.press("H")
+        await run.shows("on feature 1")
+        await run.press("escape", "comma")
+        await run.shows("from $AUTOCODER_PARALLEL")
+
+
+# -- beside the panel
+
+
+async def test_a_url_is_copied_by_the_terminals_own_clipboard() -> None:
+    async with driven(FLEET) as run:
+        await run.press("y")
+        await run.shows("copied  http://localhost:5173")
+        assert run.panel.clipboard == "http://localhost:5173"
+
+
+async def test_urls_branch_and_folder_are_there_to_select() -> None:
+    async with driven(FLEET) as run:
+        await run.press("o")
+        await run.shows(ONE.worktree_path)
+        assert "http://localhost:5000" in run.screen
+
+
+def test_the_ssh_line_names_the_server_as_the_client_knows_it() -> None:
+    environ = {"SSH_CONNECTION": "10.0.0.9 5512 10.0.0.5 22"}
+    line = outside.ssh_line((ONE, CRASHED), environ, "box7")
+    assert line.startswith("ssh -N -L 5000:localhost:5000 -L 5173:localhost:5173 ")
+    assert line.endswith("@10.0.0.5")
+    assert outside.ssh_line((ONE,), {}, "box7").endswith("@box7")
+    assert outside.ssh_line((CRASHED,), {}, "box7") == ""
+
+
+def test_a_shell_gets_the_agents_own_ports() -> None:
+    env = outside.agent_environment(TWO, {"PATH": "/bin", "PORT": "9"})
+    assert (env["PORT"], env["VITE_PORT"], env["PATH"]) == ("5001", "5174", "/bin")
+    assert env["AUTOCODER_AGENT_ID"] == TWO.agent_id
+
+
+async def test_themes_change_in_turn() -> None:
+    async with driven(FLEET) as run:
+        seen = []
+        for _ in range(3):
+            await run.press("T")
+            seen.append(run.panel.theme)
+        assert seen == ["day", "terminal", "night"]
+
+
+async def test_the_palette_finds_an_agent_and_goes_there() -> None:
+    async with driven(FLEET) as run:
+        await run.press("colon")
+        await run.type(THREE.agent_id)
+        await run.shows(f"Go to {THREE.agent_id}")
+        await run.press("enter")
+        await run.until(lambda: isinstance(run.panel.screen, MainScreen))
+        await run.until(lambda: cursor(run) == THREE.agent_id)
+
+
+async def test_the_palette_takes_names_for_text_not_markup() -> None:
+    bad = replace(ONE, feature="[bold]x[/] [@click=app.quit]y[/]" + ATTACKS["clipboard, OSC 52"])
+    async with driven(a_snapshot(bad)) as run:
+        await run.press("colon")
+        await run.type("Go to")
+        await run.shows("[@click=app.quit]y")
+        assert not [found for found in FORBIDDEN if found in run.screen]
+
+
+async def test_a_read_only_panel_looks_everywhere_and_changes_nothing(answers: Questions) -> None:
+    async with driven(FLEET, read_only=True, questions=answers) as run:
+        await run.press("N", "R", "m", "dollar_sign")
+        assert isinstance(run.panel.screen, MainScreen)
+        await run.press("F", "n", "r", "m", "escape", "P", "e", "enter", "d")
+        assert run.asked == []

@@ -1,0 +1,44 @@
+"""The palette: every key of the main screen by its words, and every agent by its name."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.markup import escape
+from textual.types import IgnoreReturnCallbackType
+
+from autocoder.core.logs import sanitise
+from autocoder.tui import keys
+from autocoder.tui.screens.main import MainScreen
+
+Entry = tuple[str, str, IgnoreReturnCallbackType]
+
+
+class PanelCommands(Provider):
+    async def discover(self) -> Hits:
+        for name, words, run in self._keys():
+            yield DiscoveryHit(escape(name), run, help=escape(words))
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for name, words, run in (*self._keys(), *self._agents()):
+            score = max(matcher.match(name), matcher.match(words))
+            if score > 0:
+                # Names of features are not ours: what looks like markup is text.
+                yield Hit(score, matcher.highlight(escape(name)), run, help=escape(words))
+
+    def _keys(self) -> Iterator[Entry]:
+        if not isinstance(self.screen, MainScreen):
+            return
+        for binding in keys.MAIN:
+            if binding.action != "palette" and self.screen.check_action(binding.action, ()):
+                shown = keys.shown_key(binding)
+                run = partial(self.screen.run_action, binding.action)
+                yield f"{binding.tooltip}", f"{binding.description}   {shown}", run
+
+    def _agents(self) -> Iterator[Entry]:
+        if not isinstance(self.screen, MainScreen) or self.screen.snapshot is None:
+            return
+        for agent in self.screen.snapshot.agents:
+            run = partial(self.screen.go_to, agent.agent_id)
+            yield f"Go to {sanitise(agent.agent_id)}", sanitise(agent.feature), run

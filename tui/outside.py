@@ -1,0 +1,83 @@
+"""What leaves the panel: URLs and ssh lines to copy, shells and editors beside it."""
+
+import getpass
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from autocoder.core.models import Agent
+
+
+def urls(agent: Agent) -> tuple[str, ...]:
+    """Web first, because that is what one opens; empty once its pair is released."""
+    ports = (agent.web_port, agent.api_port)
+    return tuple(f"http://localhost:{port}" for port in ports if port is not None)
+
+
+def ssh_line(agents: Sequence[Agent], environ: Mapping[str, str], host: str) -> str:
+    """The command that brings the agents' ports to the user's own machine."""
+    # SSH_CONNECTION is "client port server port": the server as the client knows it.
+    connection = environ.get("SSH_CONNECTION", "").split()
+    target = f"{getpass.getuser()}@{connection[2] if len(connection) == 4 else host}"
+    forwards = [
+        f"-L {port}:localhost:{port}"
+        for agent in agents
+        for port in (agent.api_port, agent.web_port)
+        if port is not None
+    ]
+    return " ".join(["ssh -N", *forwards, shlex.quote(target)]) if forwards else ""
+
+
+def agent_environment(agent: Agent, environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's own environment with what the agent's processes are given."""
+    given = {
+        "AUTOCODER_AGENT_ID": agent.agent_id,
+        "AUTOCODER_FEATURE_ID": str(agent.feature_id),
+    }
+    if agent.api_port is not None and agent.web_port is not None:
+        api, web = str(agent.api_port), str(agent.web_port)
+        given |= {
+            "AUTOCODER_API_PORT": api,
+            "AUTOCODER_WEB_PORT": web,
+            "API_PORT": api,
+            "WEB_PORT": web,
+            "PORT": api,
+            "VITE_PORT": web,
+            "AUTOCODER_API_URL": f"http://localhost:{api}",
+            "AUTOCODER_WEB_URL": f"http://localhost:{web}",
+        }
+    return {**environ, **given}
+
+
+def shell(environ: Mapping[str, str]) -> list[str]:
+    return [environ.get("SHELL") or "/bin/sh"]
+
+
+def editor(environ: Mapping[str, str], path: Path) -> list[str]:
+    """The user's editor on a file; `vi` where none is named."""
+    named = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+    return [*shlex.split(named), os.fspath(path)]
+
+
+def run_in_terminal(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> str:
+    """Give the terminal to a program until it ends; why it could not start, or nothing.
+
+    Call it with the panel suspended. Ctrl-C is the program's meanwhile.
+    """
+
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        pass
+
+    # A handler, not SIG_IGN: the program must start with the default.
+    before = signal.signal(signal.SIGINT, ignore)
+    try:
+        subprocess.run(list(argv), cwd=cwd, env=dict(env), check=False)
+    except OSError as error:
+        return f"{argv[0]}: {error.strerror}"
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return ""

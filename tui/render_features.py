@@ -1,0 +1,107 @@
+"""What the features view says: the backlog, in the order it is claimed."""
+
+from autocoder.core.logs import sanitise
+from autocoder.core.models import Feature, FeatureStatus
+from autocoder.tui.palette import BLOCKED, WAITING, Tone
+from autocoder.tui.render import NO_VALUE, Column
+from autocoder.tui.spans import Line, duration
+
+STATUS = {
+    FeatureStatus.PENDING: (WAITING, "waiting", Tone.PLAIN),
+    FeatureStatus.IN_PROGRESS: ("●", "at work", Tone.GOOD),
+    FeatureStatus.DONE: ("✓", "done", Tone.DIM),
+    FeatureStatus.BLOCKED: (BLOCKED, "blocked", Tone.BAD),
+}
+
+
+def feature_key(feature: Feature) -> str:
+    return str(feature.id)
+
+
+def _status(feature: Feature, now: float) -> Line:
+    glyph, word, tone = STATUS[feature.status]
+    if not feature.enabled:
+        return (("‖ off", Tone.DIM),)
+    if feature.status is FeatureStatus.DONE and feature.review_status == "READY_FOR_VERIFICATION":
+        return (("⇡ to merge", Tone.ACCENT),)
+    later = feature.next_attempt_at
+    if feature.status is FeatureStatus.PENDING and later is not None and later > now:
+        return ((f"{glyph} in {duration(later - now)}", Tone.DIM),)
+    return ((f"{glyph} {word}", tone),)
+
+
+def _depends(feature: Feature, _now: float) -> Line:
+    return ((" ".join(map(str, feature.depends_on)), Tone.DIM),) if feature.depends_on else NO_VALUE
+
+
+def _error(feature: Feature, _now: float) -> Line:
+    return ((sanitise(feature.last_error), Tone.WARN if feature.attempts else Tone.DIM),)
+
+
+FEATURE_COLUMNS: tuple[Column[Feature], ...] = (
+    Column(
+        "id",
+        "id",
+        lambda feature, _: ((str(feature.id), Tone.STRONG),),
+        5,
+        right=True,
+        order=lambda feature: feature.id,
+    ),
+    Column("status", "state", _status, 11),
+    Column("name", "feature", lambda feature, _: ((sanitise(feature.name), Tone.PLAIN),), 20, 44),
+    Column(
+        "priority",
+        "priority",
+        lambda feature, _: ((str(feature.priority), Tone.DIM),),
+        8,
+        right=True,
+        worth=4,
+        order=lambda feature: -feature.priority,
+    ),
+    Column(
+        "attempts",
+        "attempts",
+        lambda feature, _: ((str(feature.attempts), Tone.PLAIN),),
+        8,
+        right=True,
+        worth=5,
+        order=lambda feature: -feature.attempts,
+    ),
+    Column("depends", "after", _depends, 6, 14, worth=6),
+    Column(
+        "agent",
+        "agent",
+        lambda feature, _: (
+            ((sanitise(feature.agent_id), Tone.PLAIN),) if feature.agent_id else NO_VALUE
+        ),
+        7,
+        worth=7,
+    ),
+    Column("error", "last error", _error, 16, 400, worth=3),
+)
+NO_FEATURES: tuple[Line, ...] = (
+    (),
+    (("   The backlog is empty.", Tone.PLAIN),),
+    (("   N on the main screen adds a feature and starts an agent on it.", Tone.DIM),),
+)
+
+
+def feature_page(feature: Feature, now: float) -> tuple[Line, ...]:
+    """Everything the backlog knows of one feature."""
+    lines: list[Line] = [(), ((f"  {sanitise(feature.name)}", Tone.STRONG),), ()]
+    facts: tuple[tuple[str, Line], ...] = (
+        ("state", _status(feature, now)),
+        ("category", ((sanitise(feature.category), Tone.PLAIN),)),
+        ("priority", ((str(feature.priority), Tone.PLAIN),)),
+        ("attempts", ((str(feature.attempts), Tone.PLAIN),)),
+        ("after", _depends(feature, now)),
+        ("branch", ((sanitise(feature.branch_name), Tone.PLAIN),)),
+        ("last error", ((sanitise(feature.last_error), Tone.WARN),)),
+    )
+    for name, value in facts:
+        lines.append(((f"    {name:<12}", Tone.DIM), *value))
+    for title, texts in (("what", feature.description.splitlines()), ("steps", feature.steps)):
+        if texts:
+            lines += [(), ((f"    {title}", Tone.DIM),)]
+            lines += [((f"      {sanitise(text)}", Tone.PLAIN),) for text in texts]
+    return tuple(lines)

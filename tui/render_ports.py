@@ -1,0 +1,122 @@
+"""What the ports view says: each row of the ledger, with who really listens."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import PurePath
+
+from autocoder.core.logs import sanitise
+from autocoder.core.models import Agent, Lease, LeaseState, Listener, Role, Snapshot
+from autocoder.tui.palette import LISTENER, PROBLEM, Tone
+from autocoder.tui.render import NO_VALUE, Column
+from autocoder.tui.spans import Line, duration, joined
+
+LEASE_TONE = {
+    LeaseState.LEASED: Tone.PLAIN,
+    LeaseState.RELEASING: Tone.WARN,
+    LeaseState.COOLING: Tone.DIM,
+    LeaseState.QUARANTINED: Tone.WARN,
+}
+
+
+def lease_key(lease: Lease) -> str:
+    return str(lease.port)
+
+
+def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lease], ...]:
+    """The columns; `agent_of` finds the live agent of this project that holds a lease."""
+
+    def listener_mark(lease: Lease) -> Listener | None:
+        agent = agent_of(lease)
+        if agent is not None:
+            return agent.api_listener if lease.role is Role.API else agent.web_listener
+        return Listener.FOREIGN if lease.state is LeaseState.QUARANTINED else None
+
+    def port(lease: Lease, _now: float) -> Line:
+        wrong = lease.state is LeaseState.LEASED and listener_mark(lease) is Listener.FOREIGN
+        return ((f"{PROBLEM} " if wrong else "  ", Tone.WARN), (str(lease.port), Tone.STRONG))
+
+    def state(lease: Lease, now: float) -> Line:
+        word: Line = ((lease.state.value, LEASE_TONE[lease.state]),)
+        if lease.state is LeaseState.COOLING and lease.due_at is not None:
+            word += ((f" {duration(lease.due_at - now)}", Tone.DIM),)
+        return word
+
+    def holder(lease: Lease, _now: float) -> Line:
+        if not lease.holder:
+            return NO_VALUE
+        name = PurePath(lease.project).name if lease.project else "external"
+        return ((f"{sanitise(lease.holder)} ", Tone.PLAIN), (sanitise(name), Tone.DIM))
+
+    def listener(lease: Lease, _now: float) -> Line:
+        mark = listener_mark(lease)
+        who = f"{lease.listener_pid or ''} {sanitise(lease.listener)}".strip()
+        if mark is None:
+            return ((who, Tone.PLAIN),) if who else NO_VALUE
+        glyph, tone, _ = LISTENER[mark]
+        short = {Listener.OWN: "own", Listener.NONE: "none yet", Listener.FOREIGN: "foreign"}[mark]
+        return ((f"{glyph} {short}", tone), (f"  {who}" if who else "", Tone.PLAIN))
+
+    def since(lease: Lease, now: float) -> Line:
+        return ((duration(now - (lease.leased_at or lease.changed_at)), Tone.DIM),)
+
+    def remedy(lease: Lease, now: float) -> Line:
+        if lease.state is LeaseState.QUARANTINED and lease.due_at is not None:
+            return ((f"probed again in {duration(lease.due_at - now)}", Tone.DIM),)
+        if lease.state is LeaseState.RELEASING:
+            return (("free once nothing listens", Tone.DIM),)
+        if lease.state is LeaseState.LEASED and listener_mark(lease) is Listener.FOREIGN:
+            return (("⏎ goes to its agent", Tone.WARN),)
+        return ()
+
+    return (
+        Column("port", "  port", port, 7, order=lambda lease: lease.port),
+        Column("role", "role", lambda lease, _: ((lease.role.value, Tone.DIM),), 4),
+        Column("state", "state", state, 15),
+        Column(
+            "holder",
+            "holder",
+            holder,
+            12,
+            30,
+            natural=True,
+            order=lambda lease: lease.holder or None,
+        ),
+        Column("listener", "listener", listener, 16, 44),
+        Column("since", "since", since, 5, right=True, order=lambda lease: lease.changed_at),
+        Column(
+            "epoch",
+            "epoch",
+            lambda lease, _: ((str(lease.epoch), Tone.DIM),),
+            5,
+            worth=3,
+            right=True,
+            order=lambda lease: lease.epoch,
+        ),
+        Column("remedy", "", remedy, 20, 60, worth=4),
+    )
+
+
+def ports_title(snapshot: Snapshot, host: str) -> Line:
+    """Whose ports these are, the ranges of each pool, and the counts."""
+    pieces: list[Line] = [((" ports of ", Tone.DIM), (sanitise(host), Tone.STRONG))]
+    for pool in snapshot.pools:
+        ranges = ", ".join(map(str, pool.ranges))
+        pieces.append(((f"{pool.role.value} ", Tone.DIM), (ranges, Tone.PLAIN)))
+    states = Counter(lease.state for lease in snapshot.leases)
+    counts = " · ".join(f"{states[state]} {state.value}" for state in LeaseState if states[state])
+    pieces.append(((counts or "no leases", Tone.DIM),))
+    return joined(pieces, "    ")
+
+
+def lease_matches(lease: Lease, words: str) -> bool:
+    """Whether every word is somewhere in what the row says."""
+    where = f"{lease.port} {lease.role} {lease.state} {lease.holder} {lease.project}"
+    said = f"{where} {lease.listener_pid} {lease.listener}".casefold()
+    return all(word in said for word in words.casefold().split())
+
+
+NO_LEASES: tuple[Line, ...] = (
+    (),
+    (("   No port of this host is leased, cooling or quarantined.", Tone.PLAIN),),
+    (("   An agent that starts leases one of each pool.", Tone.DIM),),
+)

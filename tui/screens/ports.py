@@ -1,0 +1,132 @@
+"""The ports view: every row of the host's ledger, this project's and others'."""
+
+import os
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widgets import Input
+
+from autocoder.core.commands import ExpandPool
+from autocoder.core.models import Agent, Lease, Snapshot
+from autocoder.tui import render, render_ports
+from autocoder.tui.messages import CommandsRequested
+from autocoder.tui.palette import Tone
+from autocoder.tui.screens.expand import ExpandScreen
+from autocoder.tui.widgets.key_bar import KeyBar
+from autocoder.tui.widgets.painted import TextLines
+from autocoder.tui.widgets.rule import Rule
+from autocoder.tui.widgets.table import Table
+
+
+class PortsScreen(Screen[str | None]):
+    """Dismissed with the id of the agent to go to, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "go_to_agent", "its agent", key_display="⏎", id="ports.agent"),
+        Binding("e", "expand", "extend", id="ports.expand"),
+        Binding("slash", "filter", "filter", key_display="/", id="ports.filter"),
+        Binding("escape,q,P", "back", "back", key_display="esc", id="ports.back"),
+    ]
+
+    def __init__(self, clock: Callable[[], float], *, read_only: bool) -> None:
+        super().__init__()
+        self._clock = clock
+        self._read_only = read_only
+        self._snapshot: Snapshot | None = None
+        self._holders: dict[str, Agent] = {}
+        self._words = ""
+
+    def compose(self) -> ComposeResult:
+        yield TextLines(id="title")
+        yield TextLines(id="gauges")
+        yield Rule()
+        yield Table[Lease](
+            render_ports.lease_columns(self._agent_of),
+            render_ports.lease_key,
+            self._clock,
+            empty=render_ports.NO_LEASES,
+            id="leases",
+        )
+        yield Rule()
+        with Horizontal(id="filter"):
+            yield TextLines(id="filter-label")
+            yield Input(id="filter-input", compact=True)
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.query_one("#filter-label", TextLines).lines = (((" filter ", Tone.ACCENT),),)
+        self.watch(self.app, "snapshot", self._on_snapshot)
+        self.table.focus()
+
+    @property
+    def table(self) -> Table[Lease]:
+        return self.query_one("#leases", Table)
+
+    def _on_snapshot(self, snapshot: Snapshot | None) -> None:
+        if snapshot is None:
+            return
+        self._snapshot = snapshot
+        self._holders = {agent.agent_id: agent for agent in snapshot.agents if agent.live}
+        host = os.uname().nodename
+        self.query_one("#title", TextLines).lines = (render_ports.ports_title(snapshot, host),)
+        gauges = render.pools_line(snapshot, self.app.size.width)
+        self.query_one("#gauges", TextLines).lines = (gauges,)
+        self._show()
+
+    def _show(self) -> None:
+        if self._snapshot is not None:
+            leases = self._snapshot.leases
+            shown = [lease for lease in leases if render_ports.lease_matches(lease, self._words)]
+            self.table.show(shown)
+
+    def _agent_of(self, lease: Lease) -> Agent | None:
+        if self._snapshot is None or lease.project != self._snapshot.project_dir:
+            return None
+        return self._holders.get(lease.holder)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        return not (self._read_only and action == "expand")
+
+    def action_go_to_agent(self) -> None:
+        for lease in self.table.rows:
+            if render_ports.lease_key(lease) == self.table.cursor_key:
+                agent = self._agent_of(lease)
+                self.dismiss(agent.agent_id if agent else None)
+
+    def action_expand(self) -> None:
+        if self._snapshot is not None:
+            self.app.push_screen(ExpandScreen(self._snapshot.pools), self._extend)
+
+    def _extend(self, commands: tuple[ExpandPool, ...] | None) -> None:
+        if commands:
+            self.post_message(CommandsRequested(*commands))
+
+    def action_back(self) -> None:
+        typed = self.query_one("#filter-input", Input)
+        if self.focused is typed or self._words:
+            typed.value = ""
+            self._leave_filter()
+        else:
+            self.dismiss(None)
+
+    def action_filter(self) -> None:
+        self.add_class("-filtering")
+        self.query_one("#filter-input", Input).focus()
+
+    def _leave_filter(self) -> None:
+        self.remove_class("-filtering")
+        self.table.focus()
+
+    @on(Input.Changed)
+    def _on_typed(self, event: Input.Changed) -> None:
+        self._words = event.value
+        self._show()
+
+    @on(Input.Submitted)
+    def _on_submitted(self) -> None:
+        self._leave_filter()
