@@ -16,8 +16,10 @@ from autocoder.core.settings import PROJECT_FILE, Settings, verify_settings
 from autocoder.core.worktrees import Repository
 
 NPM_PLACEHOLDER = "no test specified"
-_PYTHON_CONFIG = ("pyproject.toml", "setup.cfg", "tox.ini", "requirements.txt")
-_PYTHON_CONFIG += ("requirements-dev.txt", "pytest.ini")
+_PYTHON_CONFIG = (
+    *("pyproject.toml", "setup.cfg", "tox.ini", "pytest.ini"),
+    *("requirements.txt", "requirements-dev.txt"),
+)
 
 
 @dataclass(frozen=True, slots=True)

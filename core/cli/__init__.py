@@ -15,6 +15,7 @@ from autocoder.core.cli.features import features_app
 from autocoder.core.cli.mcp import mcp
 from autocoder.core.cli.options import JsonOption, ProjectOption
 from autocoder.core.cli.output import guarded
+from autocoder.core.cli.ports import ports_app
 from autocoder.core.settings import PRESETS, load_settings
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 app.add_typer(agents_app)
 app.add_typer(features_app)
+app.add_typer(ports_app)
 app.command()(config)
 app.command()(doctor)
 app.command()(mcp)
