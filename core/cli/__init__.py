@@ -28,7 +28,7 @@ app = typer.Typer(
 
 app.add_typer(agents_app)
 app.add_typer(features_app)
-app.add_typer(ports_app)
+app.add_typer(ports_app, name="ports")
 app.command()(config)
 app.command()(doctor)
 app.command()(mcp)
