@@ -1,4 +1,4 @@
-"""What waits for what among features.
+"""What may start and what waits for what among features.
 
 A dependency is met by a feature that is done and not waiting to be merged: what
 starts from base before then would start without the work it depends on.
@@ -12,13 +12,24 @@ from sqlalchemy import ColumnElement, exists, or_, select
 from autocoder.core.errors import UsageError
 from autocoder.core.models import Feature, FeatureStatus
 from autocoder.core.store.records import FeatureDraft, StuckFeature
-from autocoder.core.store.rows import DEPENDENCIES, FEATURES
+from autocoder.core.store.rows import DEPENDENCIES, FEATURES, time_text
 
 PRIORITY_LIMIT = 1_000_000_000
 UNMERGED = "READY_FOR_VERIFICATION"
 MERGED = "VERIFIED"
 
 _needed = FEATURES.alias("needed")
+
+
+def is_pending() -> ColumnElement[bool]:
+    """SQL condition on a row of `features`."""
+    return FEATURES.c.status == FeatureStatus.PENDING.value
+
+
+def is_due(now: float) -> ColumnElement[bool]:
+    """SQL condition on a row of `features`: its back-off is over."""
+    due = FEATURES.c.next_attempt_at
+    return or_(due.is_(None), due <= time_text(now, exact=True))
 
 
 def has_unmet() -> ColumnElement[bool]:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from autocoder.core.models import AgentState, FeatureStatus
-from autocoder.core.store.agents import archive, release_orphans
+from autocoder.core.store.archive import archive, release_orphans
 from autocoder.core.store.rows import (
     DEPENDENCIES,
     EVENTS,

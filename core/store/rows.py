@@ -9,9 +9,10 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, Table
+from sqlalchemy import Connection, RowMapping, Select, Table, func, select
 from sqlmodel import SQLModel
 
+from autocoder.core.errors import UsageError
 from autocoder.core.models import LIVE_STATES, AgentState, Feature, FeatureStatus, Severity
 from autocoder.core.store.records import AgentRecord, Event
 from autocoder.core.tables import (
@@ -35,13 +36,17 @@ HISTORY = _table(AgentHistoryRow)
 EVENTS = _table(ActivityEventRow)
 SETTINGS = _table(ProjectSettingRow)
 
+LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 TEXT_LIMIT = 16_384
 """Characters kept of a reason, an error or a message."""
 
 
 def time_text(seconds: float, *, exact: bool = False) -> str:
-    """UTC as the predecessor writes it; `exact` with microseconds, for `next_attempt_at`."""
-    moment = datetime.fromtimestamp(seconds, UTC)
+    """UTC as the predecessor writes it; `exact` with microseconds, for `next_attempt_at`.
+
+    A time that the text cannot say, as agents can give their files, is the nearest it can.
+    """
+    moment = datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f" if exact else "%Y-%m-%d %H:%M:%S")
 
 
@@ -80,6 +85,27 @@ def as_feature(row: RowMapping) -> Feature:
         review_status=_text(row["review_status"]).removeprefix("PENDING"),
         agent_id=_text(row["assigned_agent_id"]),
     )
+
+
+def select_features() -> Select[Any]:
+    """Rows that `as_feature` understands."""
+    needs = (
+        select(func.group_concat(DEPENDENCIES.c.depends_on_id))
+        .where(DEPENDENCIES.c.feature_id == FEATURES.c.id)
+        .scalar_subquery()
+    )
+    return select(FEATURES, needs.label("needs"))
+
+
+def find_feature(connection: Connection, feature_id: int) -> Feature:
+    """Raises `UsageError` where there is none."""
+    query = select_features().where(FEATURES.c.id == feature_id)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise UsageError(
+            f"there is no feature {feature_id}", "`autocoder features list` shows those there are."
+        )
+    return as_feature(row)
 
 
 def as_agent(row: RowMapping) -> AgentRecord:

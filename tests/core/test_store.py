@@ -73,7 +73,7 @@ def add(store: ProjectStore, *drafts: FeatureDraft) -> list[int]:
 
 def attempt(store: ProjectStore, feature_id: int, outcome: FeatureOutcome) -> Feature:
     """A whole agent on the feature, whose back-off is not waited for."""
-    agent_id = store.next_agent_id()
+    agent_id = store.free_agent_id()
     assert store.claim(feature_id, new_agent(agent_id), requested=True)
     state = AgentState.COMPLETED if isinstance(outcome, Finished) else AgentState.FAILED
     feature = store.end_agent(agent_id, state=state, exit_code=0, reason="", outcome=outcome)
@@ -83,9 +83,6 @@ def attempt(store: ProjectStore, feature_id: int, outcome: FeatureOutcome) -> Fe
 
 def failed(key: str, diff: str = "", limit: int = 10) -> Failed:
     return Failed(f"error {key}", key, START, attempts_limit=limit, diff_fingerprint=diff)
-
-
-# --- the backlog ------------------------------------------------------------------------
 
 
 def test_the_highest_priority_is_claimed_first_then_the_lowest_id(store: ProjectStore) -> None:
@@ -329,6 +326,16 @@ def test_features_that_wait_for_each_other_are_stuck(store: ProjectStore, path: 
     ]
 
 
+def test_a_feature_that_has_not_changed_stays_the_same_object(store: ProjectStore) -> None:
+    still, changing = add(store, FeatureDraft("still"), FeatureDraft("changing"))
+    before = {feature.id: feature for feature in store.features()}
+    store.set_priority(changing, 1)
+    after = {feature.id: feature for feature in store.features()}
+
+    assert after[still] is before[still]
+    assert (before[changing].priority, after[changing].priority) == (0, 1)
+
+
 def test_a_change_by_another_process_is_seen_at_once(store: ProjectStore, path: Path) -> None:
     (feature_id,) = add(store, FeatureDraft("shared"))
     before = store.features()
@@ -364,9 +371,6 @@ def test_odd_values_of_another_program_start_nothing(store: ProjectStore, path: 
     assert (feature.id, feature.status) == (feature_id, FeatureStatus.BLOCKED)
     assert (feature.steps, feature.next_attempt_at) == (("{not json",), None)
     assert store.next_claimable() is None
-
-
-# --- agents -----------------------------------------------------------------------------
 
 
 def test_an_agent_is_on_record_before_its_worker_runs(store: ProjectStore) -> None:
@@ -455,7 +459,8 @@ def test_a_heartbeat_changes_no_state_and_revives_nobody(store: ProjectStore, cl
     store.set_state("a-2", AgentState.STOPPING)
     store.end_agent("a-1", state=AgentState.KILLED, exit_code=-9, reason="", outcome=DONE)
 
-    store.beat({"a-1": START + 5, "a-2": START + 5, "a-99": START + 5})
+    store.beat({"a-1": START + 5, "a-2": 1e18, "a-99": START + 5})
+    store.beat({"a-2": START + 5})
 
     (live,) = store.live_agents()
     assert (live.agent_id, live.state, live.last_ping) == ("a-2", AgentState.STOPPING, START + 5)
@@ -521,14 +526,16 @@ def test_history_is_the_latest_first(store: ProjectStore) -> None:
     assert [agent.agent_id for agent in store.history(3)] == ["a-0005", "a-0004", "a-0003"]
 
 
-def test_an_agent_id_is_never_given_twice(store: ProjectStore, path: Path) -> None:
-    ids = [store.next_agent_id() for _ in range(3)]
-    again = ProjectStore(path)
-    ids.append(again.next_agent_id(lambda agent_id: agent_id in ("a-0004", "a-0005")))
-    again.close()
-    ids.append(store.next_agent_id())
+def test_an_agent_id_that_was_claimed_is_never_given_again(store: ProjectStore, path: Path) -> None:
+    (feature_id,) = add(store, FeatureDraft("one"))
+    assert store.free_agent_id() == store.free_agent_id() == "a-0001"
 
-    assert ids == ["a-0001", "a-0002", "a-0003", "a-0006", "a-0007"]
+    attempt(store, feature_id, Requeued(""))
+    assert store.free_agent_id(lambda agent_id: agent_id in ("a-0002", "a-0003")) == "a-0004"
+    store.claim(feature_id, new_agent("a-0004"))
+    again = ProjectStore(path)
+    assert again.free_agent_id() == "a-0005"
+    again.close()
 
 
 def test_agents_of_dead_workers_are_moved_and_unknown_ones_stay(store: ProjectStore) -> None:
@@ -552,7 +559,7 @@ def churn(path: Path, first_port: int, rounds: int) -> None:
     store = ProjectStore(path)
     for number in range(rounds):
         feature = store.next_claimable()
-        agent_id = store.next_agent_id()
+        agent_id = f"{first_port}-{number}"
         if feature and store.claim(feature.id, new_agent(agent_id, first_port + number % 3)):
             store.set_state(agent_id, AgentState.ACTIVE)
             store.beat({agent_id: START})
@@ -580,9 +587,6 @@ def test_the_seeds_checks_hold_at_every_moment(store: ProjectStore, path: Path) 
     assert found == []
     assert looks > 10
     assert len(store.history(1000)) == len({agent.agent_id for agent in store.history(1000)}) > 15
-
-
-# --- activity, settings, trouble --------------------------------------------------------
 
 
 def test_events_come_back_oldest_first_from_where_one_left_off(store: ProjectStore) -> None:
