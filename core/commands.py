@@ -41,6 +41,11 @@ class RecoverAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoverAll:
+    """Do what `Snapshot.recovery` lists."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExpandPool:
     """Grow a pool by a range, or by that many ports in the next block free of conflicts."""
 
@@ -83,6 +88,7 @@ Command = (
     | StopAgent
     | KillAgent
     | RecoverAgent
+    | RecoverAll
     | ExpandPool
     | Pause
     | Resume

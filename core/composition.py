@@ -14,6 +14,7 @@ from autocoder.core.demo import make_demo_project
 from autocoder.core.engine import Engine
 from autocoder.core.errors import AutocoderError, ProjectError
 from autocoder.core.headless import run_headless
+from autocoder.core.launcher import LocalLauncher
 from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import local_kernel
@@ -25,6 +26,10 @@ from autocoder.core.worktrees import open_repository
 
 OWN_FILES = ("/.autocoder/", "/agent_system.db*")
 """What this program keeps in a project; git is told to overlook it."""
+
+
+BUSY_TIMEOUT_S = 2.0
+"""How long a tick waits for a locked database; the next tick tries again."""
 
 
 def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
@@ -46,10 +51,11 @@ def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
             project_dir=project_dir,
             settings=settings,
             repository=repository,
-            store=ProjectStore(database_path(settings, project_dir)),
+            store=ProjectStore(database_path(settings, project_dir), busy_timeout_s=BUSY_TIMEOUT_S),
             allocator=PortAllocator(
                 ledger_path(settings), settings.ports, ui_port=settings.ui.port, kernel=kernel
             ),
+            launcher=LocalLauncher(project_dir, settings, kernel),
             kernel=kernel,
             lock=lock,
         )
@@ -70,7 +76,7 @@ def open_questions(project_dir: Path, cli: Mapping[str, object]) -> Questions:
         project_dir,
         settings,
         repository=open_repository(project_dir, settings.base),
-        store=ProjectStore(database_path(settings, project_dir)),
+        store=ProjectStore(database_path(settings, project_dir), busy_timeout_s=BUSY_TIMEOUT_S),
         kernel=local_kernel(),
     )
 

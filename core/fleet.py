@@ -2,7 +2,8 @@
 
 Intent is written before the deed: lease, then row and claim in one transaction,
 then worktree, then worker; and in reverse the tree is dead before the row says
-so. A crash at any point leaves something that `adopt` can tell apart and mend.
+so. A crash at any point leaves something that `adopt` can tell apart and mend, and
+a step whose row cannot be written is taken again at the next tick.
 Methods are called from the orchestrator's thread; git works in threads of its own.
 """
 
@@ -10,18 +11,20 @@ import enum
 import json
 import os
 import random
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from autocoder.core import lifecycle
-from autocoder.core.backends import backend_command, uses_prompt
-from autocoder.core.errors import AutocoderError, GitError, RefusedError
+from autocoder.core.admission import Admission
+from autocoder.core.endings import Closed, closed_verdict, said_at_end
+from autocoder.core.errors import AutocoderError, DatabaseError, GitError, RefusedError, UsageError
+from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
+from autocoder.core.leftovers import ProcessKey
 from autocoder.core.lifecycle import ExitFacts, Verdict
 from autocoder.core.logs import log_path
 from autocoder.core.models import (
@@ -29,13 +32,15 @@ from autocoder.core.models import (
     Feature,
     FeatureStatus,
     Holder,
+    LeaseState,
     PortPair,
     Severity,
 )
 from autocoder.core.notices import Notices
-from autocoder.core.ports import PortAllocator
+from autocoder.core.observer import last_logged
+from autocoder.core.ports import LiveWorker, PortAllocator, live_workers
 from autocoder.core.probe import Kernel, Liveness
-from autocoder.core.prompts import render_prompt
+from autocoder.core.run_description import MAX_ITERATIONS, describe_run
 from autocoder.core.settings import Settings
 from autocoder.core.store import (
     AgentRecord,
@@ -46,21 +51,14 @@ from autocoder.core.store import (
     ProjectStore,
     Requeued,
 )
-from autocoder.core.worktrees import Conflict, Merged, MergeResult, ReadyToMerge, Repository
+from autocoder.core.upkeep import Upkeep
+from autocoder.core.worktrees import Merged, ReadyToMerge, Repository
 
-T = TypeVar("T")
-K = TypeVar("K")
-
-INFRASTRUCTURE_RETRY_S = 2.0
-"""How long a feature waits after trouble that was not its agent's fault."""
-
-DESTROY_AFTER_S = 5.0
+PATIENCE_S = 5.0
 """What a worker gets beyond its agent's grace before it is ended itself."""
 
-MAX_ITERATIONS = 5
-
-ENDED_SEARCHED = 500
-"""How far back the agent of a branch that is merged late is looked for."""
+MISSED_AGAIN_S = 0.2
+"""Two looks that agree on a missing worker are at least this far apart: one may be starting."""
 
 
 class Stage(enum.Enum):
@@ -70,6 +68,8 @@ class Stage(enum.Enum):
     """It has a worker, or is about to be found without one."""
     CLOSING = enum.auto()
     """Its worker has ended; its commits are counted and merged."""
+    ENDING = enum.auto()
+    """How it ended is known; its row is still to be moved to the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,6 @@ class Prepared:
     """What the branch is measured against: commits after it are the agent's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """What git said of a finished agent's branch."""
-
-    commits: int
-    merge: MergeResult | None
-    """None: nothing to merge."""
-
-
 @dataclass(slots=True)
 class LiveAgent:
     """One agent between its claim and its row in the history."""
@@ -95,21 +86,34 @@ class LiveAgent:
     record: AgentRecord
     feature: Feature
     stage: Stage
-    since: float
-    """Monotonic seconds."""
     worker: WorkerProcess | None = None
+    recorded: bool = True
+    """Row and lease name its worker."""
     preparing: Future[Prepared] | None = None
     closing: Future[Closed] | None = None
     asked: AgentState | None = None
     """KILLED once a human has asked for its end."""
-    asked_at: float = 0.0
-    forced: bool = False
+    patience_until: float = 0.0
+    """Monotonic; a worker that was asked to end and lives then is ended."""
+    displaced: str = ""
+    """Why it had to go although it did nothing wrong."""
     facts: ExitFacts | None = None
     misses: int = 0
+    missed_at: float = 0.0
+    seen_tree: frozenset[ProcessKey] = frozenset()
+    """What was last seen below its worker."""
+    verdict: Verdict | None = None
+    outcome: FeatureOutcome | None = None
+    closed: Closed | None = None
     then_recover: bool = False
     """Goes on in a new agent as soon as this one has ended."""
-    dirty_files: int = 0
     last_beat: float | None = None
+    problem: str = ""
+    """What is wrong with it as the fleet sees it."""
+
+    @property
+    def agent_id(self) -> str:
+        return self.record.agent_id
 
     @property
     def pair(self) -> PortPair:
@@ -130,8 +134,6 @@ class Tally:
     leases_granted: int = 0
     leases_released: int = 0
     eaddrinuse: int = 0
-    tidied: int = 0
-    """Worktrees removed."""
 
 
 class Fleet:
@@ -148,11 +150,14 @@ class Fleet:
         launcher: Launcher,
         kernel: Kernel,
         notices: Notices,
-        wake: Callable[[], None],
-        rng: random.Random | None = None,
+        admission: Admission,
+        upkeep: Upkeep,
+        git: GitThreads,
+        rng: random.Random,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._project_dir = project_dir
+        self._project = str(project_dir)
         self._settings = settings
         self._repository = repository
         self._store = store
@@ -160,18 +165,21 @@ class Fleet:
         self._launcher = launcher
         self._kernel = kernel
         self._notices = notices
-        self._wake = wake
-        # Spreading retries needs no secrecy.
-        self._rng = rng or random.Random()  # noqa: S311
+        self._admission = admission
+        self._upkeep = upkeep
+        self._git = git
+        self._rng = rng
         self._now = now
         self._agents: dict[str, LiveAgent] = {}
-        self._git = ThreadPoolExecutor(2, thread_name_prefix="git")
-        self._tidying: dict[str, Future[bool]] = {}
-        self._merging: dict[int, Future[MergeResult]] = {}
-        self._dirty: tuple[str, Future[int]] | None = None
-        self._dirty_turn = 0
-        self._base: Future[str] | None = None
-        self._base_commit = ""
+        self._unwritten: dict[str, AgentState] = {}
+        self._owed: dict[str, int] = {}
+        """Leases still to be given back: agent id and epoch."""
+        self._to_recover: dict[str, bool] = {}
+        """Ended agents whose work goes on as soon as there is a pair, and whether at once then."""
+        self.stopped_alike = ""
+        """Why no agent starts by itself any more; empty while agents may."""
+        self.strays: frozenset[str] = frozenset()
+        """Agents of the project whose worker runs although they are not known to live."""
         self.tally = Tally()
 
     def __iter__(self) -> Iterator[LiveAgent]:
@@ -184,9 +192,14 @@ class Fleet:
         return self._agents.get(agent_id)
 
     @property
+    def to_recover(self) -> Collection[str]:
+        """Ended agents whose work is about to be gone on with."""
+        return self._to_recover.keys()
+
+    @property
     def busy(self) -> bool:
         """Whether something of an agent's is still to be done, a worktree's removal included."""
-        return bool(self._agents or self._tidying or self._merging)
+        return bool(self._agents or self._to_recover or self._owed or self._upkeep.busy)
 
     def pidfds(self) -> list[int]:
         """What becomes readable when a worker ends."""
@@ -205,21 +218,21 @@ class Fleet:
 
         Raises:
             PoolExhausted: no pair is free; nothing has changed.
-            DatabaseError: nothing has changed, or the lease is released again.
+            AutocoderError: nothing has changed, or the lease is released again.
         """
-        agent_id = self._store.next_agent_id(
-            lambda taken: run_folder(self._project_dir, taken).exists()
+        goes_on = (
+            source if source and Path(source.worktree_path or "/nonexistent").is_dir() else None
+        )
+        agent_id = self._store.free_agent_id(self._is_known)
+        branch = (
+            goes_on.branch if goes_on else self._repository.branch_name(feature.id, feature.name)
+        )
+        worktree = (
+            goes_on.worktree_path if goes_on else str(self._repository.worktrees_dir / agent_id)
         )
         pair = self._allocator.lease(self._holder(agent_id))
         self.tally.leases_granted += 1
-        worktree = Path(source.worktree_path) if source and source.worktree_path else None
-        goes_on = worktree is not None and worktree.is_dir()
         try:
-            branch = (
-                source.branch
-                if goes_on and source
-                else self._repository.branch_name(feature.id, feature.name)
-            )
             claimed = self._store.claim(
                 feature.id,
                 NewAgent(
@@ -229,271 +242,330 @@ class Fleet:
                     epoch=pair.epoch,
                     branch=branch,
                     backend=self._settings.backend,
-                    worktree_path=str(worktree) if goes_on else "",
+                    worktree_path=worktree,
                     log_path=str(log_path(self._project_dir, agent_id)),
                 ),
                 requested=requested,
             )
+            record = self._store.agent(agent_id) if claimed else None
         except AutocoderError:
             self._release(agent_id, pair.epoch)
             raise
-        if not claimed:
+        if record is None:
             self._release(agent_id, pair.epoch)
             return False
-        if goes_on and source:
-            self._store.set_worktree(source.agent_id, "")
-        live = LiveAgent(
-            record=self._store.agent(agent_id),
-            feature=feature,
-            stage=Stage.PREPARING,
-            since=time.monotonic(),
-        )
+        live = LiveAgent(record, feature, Stage.PREPARING)
         self._agents[agent_id] = live
         self.tally.spawned += 1
-        earlier = feature.branch_name
-        live.preparing = self._in_git(
-            lambda: self._prepare(agent_id, branch, earlier, worktree if goes_on else None)
+        live.preparing = self._git.submit(
+            lambda: self._prepare(record, feature.branch_name, made=goes_on is not None)
         )
+        if goes_on:
+            self._store.set_worktree(goes_on.agent_id, "")
         return True
 
-    def _prepare(self, agent_id: str, branch: str, earlier: str, worktree: Path | None) -> Prepared:
-        """In a git thread: a worktree of `branch`, from an earlier attempt's commits if any."""
+    def _is_known(self, agent_id: str) -> bool:
+        return agent_id in self._agents or run_folder(self._project_dir, agent_id).exists()
+
+    def _prepare(self, record: AgentRecord, earlier: str, *, made: bool) -> Prepared:
+        """In a git thread: a worktree of its branch, from an earlier attempt's commits if any."""
         repository = self._repository
         start = repository.base_commit()
-        if worktree is not None:
-            return Prepared(worktree, start)
+        if made:
+            path = Path(record.worktree_path)
+            repository.remove_stale_locks(path)
+            return Prepared(path, start)
         source = start
-        if earlier and earlier != branch and repository.commits_ahead(earlier):
+        if earlier and earlier != record.branch and repository.commits_ahead(earlier):
             source = earlier
-        return Prepared(repository.add(agent_id, branch, source), start)
-
-    def _start_worker(self, live: LiveAgent, prepared: Prepared) -> None:
-        record, feature, settings = live.record, live.feature, self._settings
-        agent_id, pair = record.agent_id, live.pair
-        folder = run_folder(self._project_dir, agent_id)
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._store.set_worktree(agent_id, str(prepared.worktree))
-        values = {
-            "agent_id": agent_id,
-            "feature_id": str(feature.id),
-            "worktree": str(prepared.worktree),
-            "api_port": str(pair.api_port),
-            "web_port": str(pair.web_port),
-            "model": settings.model,
-            "prompt_file": str(folder / "prompt.md"),
-        }
-        if uses_prompt(settings):
-            prompt = self._prompt(feature, values)
-            (folder / "prompt.md").write_text(prompt, "utf-8")
-            values["prompt"] = prompt
-        limits = settings.limits
-        pools = [
-            (span.start, span.end) for p in self._allocator.status().pools for span in p.ranges
-        ]
-        run = {
-            "agent_id": agent_id,
-            "backend": record.backend,
-            "command": backend_command(settings, folder / "run.json", values),
-            "worktree": str(prepared.worktree),
-            "branch": record.branch,
-            "base": self._repository.base,
-            "start_commit": prepared.start_commit,
-            "prompt_file": values["prompt_file"],
-            "model": settings.model,
-            "max_iterations": MAX_ITERATIONS,
-            "feature": {
-                "id": feature.id,
-                "name": feature.name,
-                "description": feature.description,
-                "steps": list(feature.steps),
-                "category": feature.category,
-                "attempt": feature.attempts + 1,
-                "last_error": feature.last_error,
-            },
-            "options": {
-                "step_s": settings.scripted.step_s,
-                "misbehave": settings.scripted.misbehave,
-            },
-            "env": {"pass": list(settings.env.pass_), "drop": list(settings.env.drop)},
-            "fence": {"mode": settings.fence, "pools": pools},
-            "limits": {
-                "wall_limit_s": limits.agent_minutes * 60,
-                "idle_limit_s": limits.idle_minutes * 60,
-                "stop_grace_s": limits.stop_grace_s,
-                "log_bytes": limits.log_mib << 20,
-            },
-        }
-        live.worker = self._launcher.start(
-            WorkerSpec(
-                agent_id=agent_id,
-                feature_id=feature.id,
-                backend=record.backend,
-                worktree=prepared.worktree,
-                pair=pair,
-                model=settings.model,
-                max_iterations=MAX_ITERATIONS,
-                run=run,
-            )
-        )
-        self._store.set_worker(
-            agent_id,
-            pid=live.worker.pid,
-            pid_start=live.worker.start,
-            boot_id=self._kernel.identity.boot_id,
-            create_time=self._now(),
-        )
-        self._allocator.confirm(
-            self._holder(agent_id, live.worker.pid, live.worker.start), pair.epoch
-        )
-        live.record = self._store.agent(agent_id)
-        live.stage = Stage.RUNNING
-
-    def _prompt(self, feature: Feature, values: dict[str, str]) -> str:
-        return render_prompt(
-            "coding",
-            {
-                **values,
-                "feature_name": feature.name,
-                "feature_description": feature.description,
-                "feature_steps": "\n".join(f"- {step}" for step in feature.steps),
-                "last_error": feature.last_error,
-                "base": self._repository.base,
-            },
-            self._project_dir,
-        )
-
-    def adopt(self) -> None:
-        """Take over the live agents of an orchestrator that is gone, at the start."""
-        features = {feature.id: feature for feature in self._store.features()}
-        for record in self._store.live_agents():
-            feature = features.get(record.feature_id or 0, Feature(record.feature_id or 0, "?"))
-            live = LiveAgent(record, feature, Stage.RUNNING, time.monotonic())
-            self.tally.adopted += 1
-            self._agents[record.agent_id] = live
-            if record.pid is not None:
-                _, live.worker = self._launcher.adopt(
-                    record.agent_id, record.pid, record.pid_start, record.boot_id
-                )
-            if live.worker is not None:
-                if live.worker.start != record.pid_start:
-                    self._store.set_worker(
-                        record.agent_id,
-                        pid=live.worker.pid,
-                        pid_start=live.worker.start,
-                        boot_id=self._kernel.identity.boot_id,
-                        create_time=record.create_time or self._now(),
-                    )
-                self._notices.say(
-                    Severity.INFO, record.agent_id, f"adopted: {feature.name}, pid {record.pid}"
-                )
-
-    # ------------------------------------------------------------------ watching
-
-    def advance(self) -> None:
-        """Let every agent take the step its state and its worker allow."""
-        for live in self:
-            try:
-                self._advance(live)
-            except RefusedError as error:
-                self._notices.stand(
-                    Severity.ERROR,
-                    live.record.agent_id,
-                    f"{error.message}. {error.hint}".strip(),
-                )
-        self._collect_git()
-
-    def _advance(self, live: LiveAgent) -> None:
-        if live.stage is Stage.PREPARING:
-            self._advance_preparing(live)
-        elif live.stage is Stage.RUNNING:
-            self._advance_running(live)
-        elif live.closing is not None and live.closing.done():
-            self._close_finished(live, live.closing)
+        return Prepared(repository.add(record.agent_id, record.branch, source), start)
 
     def _advance_preparing(self, live: LiveAgent) -> None:
         if live.preparing is None or not live.preparing.done():
             return
         failure = live.preparing.exception()
         if failure is None and live.asked is None:
-            prepared = live.preparing.result()
             try:
-                self._start_worker(live, prepared)
+                self._start_worker(live, live.preparing.result())
                 return
             except (RefusedError, OSError) as error:
                 failure = error
         if failure is None:
             verdict = Verdict(AgentState.KILLED, "stopped before it started", counted=False)
-        elif isinstance(failure, AutocoderError | OSError):
-            said = failure.message if isinstance(failure, AutocoderError) else str(failure)
-            verdict = Verdict(AgentState.FAILED, f"not started: {said}", "start", counted=False)
+        elif isinstance(failure, AutocoderError):
+            said = f"not started: {failure.message}"
+            verdict = Verdict(AgentState.FAILED, said, "infrastructure", counted=False)
+        elif isinstance(failure, OSError):
+            said = f"not started: {failure.filename or 'system call'}: {failure.strerror}"
+            verdict = Verdict(AgentState.FAILED, said, "infrastructure", counted=False)
         else:
             raise failure
-        if live.worker is not None:
-            self._launcher.kill(live.worker)
-            live.stage = Stage.RUNNING
-            return
         self._end(live, verdict)
 
-    def _advance_running(self, live: LiveAgent) -> None:
-        worker, record = live.worker, live.record
-        if worker is None:
-            self._advance_lost(live)
-            return
-        if not self._launcher.has_ended(worker):
-            beat = self._launcher.heartbeat(record.agent_id)
-            live.last_beat = beat
-            state = lifecycle.next_live_state(
-                record.state,
-                worker_reported=beat is not None,
-                ending_asked=live.asked is not None,
-                worker=Liveness.ALIVE,
-            )
-            if state is not record.state:
-                self._store.set_state(record.agent_id, state)
-                live.record = self._store.agent(record.agent_id)
-            self._insist(live, worker)
-            return
-        self._worker_ended(live)
-
-    def _advance_lost(self, live: LiveAgent) -> None:
-        """An agent of an earlier orchestrator whose worker was not adopted."""
+    def _start_worker(self, live: LiveAgent, prepared: Prepared) -> None:
+        """Raises `RefusedError` or `OSError`: no worker runs."""
         record = live.record
-        liveness = Liveness.DEAD
+        run = describe_run(
+            project_dir=self._project_dir,
+            settings=self._settings,
+            record=record,
+            feature=live.feature,
+            pair=live.pair,
+            worktree=prepared.worktree,
+            base=self._repository.base,
+            start_commit=prepared.start_commit,
+            pools=self._allocator.status().pools,
+        )
+        live.worker = self._launcher.start(
+            WorkerSpec(
+                agent_id=record.agent_id,
+                feature_id=live.feature.id,
+                backend=record.backend,
+                worktree=prepared.worktree,
+                pair=live.pair,
+                model=self._settings.model,
+                max_iterations=MAX_ITERATIONS,
+                run=run,
+            )
+        )
+        live.stage = Stage.RUNNING
+        live.recorded = False
+
+    def _record(self, live: LiveAgent, worker: WorkerProcess) -> None:
+        """Let row and lease name the worker.
+
+        Raises:
+            DatabaseError: the worker goes on; the next tick tries again.
+        """
+        boot_id = self._kernel.identity.boot_id
+        self._store.set_worker(
+            live.agent_id,
+            pid=worker.pid,
+            pid_start=worker.start,
+            boot_id=boot_id,
+            create_time=self._now(),
+        )
+        live.record = replace(live.record, pid=worker.pid, pid_start=worker.start, boot_id=boot_id)
+        try:
+            holder = self._holder(live.agent_id, worker.pid, worker.start)
+            self._allocator.confirm(holder, live.pair.epoch)
+        except DatabaseError:
+            raise
+        except RefusedError as error:
+            # A ledger that was lost: it is told of live workers again by its repair.
+            self._notices.say(Severity.WARNING, live.agent_id, error.message)
+        live.recorded = True
+
+    # ------------------------------------------------------------------ adopting
+
+    def adopt(self) -> None:
+        """Take over the live agents of an orchestrator that is gone, at the start.
+
+        Raises:
+            DatabaseError: nothing was taken over; agents go on as they are.
+        """
+        self._store.reconcile(lambda _: None)
+        features = {feature.id: feature for feature in self._store.features()}
+        running = self._launcher.running()
+        for record in self._store.live_agents():
+            feature = features.get(record.feature_id or 0, Feature(record.feature_id or 0, "?"))
+            live = LiveAgent(record, feature, Stage.RUNNING)
+            self._agents[record.agent_id] = live
+            self.tally.adopted += 1
+            self._find_worker(live, running)
+        found = [live.agent_id for live in self if live.worker is not None]
+        if found:
+            names = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if found[10:] else "")
+            text = f"adopted {lifecycle.plural(len(found), 'live agent')}: {names}"
+            self._notices.say(Severity.INFO, "", text)
+        self.strays = frozenset(running) - self._agents.keys()
+        for agent_id in self.strays:
+            text = f"its worker runs as pid {running[agent_id][0]}, but is not known to live"
+            self._notices.say(Severity.WARNING, agent_id, text)
+        self._release_unheld(running)
+        self._upkeep.tidy_ended({live.record.worktree_path for live in self})
+
+    def adopt_stray(self, agent_id: str) -> None:
+        """Take over a worker that the database does not know as live, its feature with it.
+
+        Raises:
+            RefusedError: it has ended, or its feature is not free for it.
+        """
+        found = {w.agent_id: w for w in live_workers(self._kernel) if w.project == self._project}
+        worker, run = found.get(agent_id), self._run(agent_id)
+        feature_id = run.get("feature", {}).get("id") if run else None
+        self.strays -= {agent_id}
+        if worker is None or run is None or not isinstance(feature_id, int):
+            raise RefusedError(f"{agent_id} cannot be adopted: it has ended, or left no trace")
+        leases = [lease for lease in self._allocator.leases() if lease.holder == agent_id]
+        claimed = self._store.claim(
+            feature_id,
+            NewAgent(
+                agent_id=agent_id,
+                api_port=worker.api_port,
+                web_port=worker.web_port,
+                epoch=max((lease.epoch for lease in leases), default=0),
+                branch=str(run.get("branch", "")),
+                backend=str(run.get("backend", "")),
+                worktree_path=str(run.get("worktree", "")),
+                log_path=str(log_path(self._project_dir, agent_id)),
+            ),
+            requested=True,
+        )
+        if not claimed:
+            raise RefusedError(
+                f"{agent_id} cannot be adopted: feature {feature_id} is done, or another's"
+            )
+        live = LiveAgent(
+            self._store.agent(agent_id), self._store.feature(feature_id), Stage.RUNNING
+        )
+        self._agents[agent_id] = live
+        self.tally.adopted += 1
+        self._find_worker(live, {agent_id: (worker.pid, worker.pid_start)})
+
+    def _find_worker(self, live: LiveAgent, running: Mapping[str, ProcessKey]) -> Liveness:
+        """Take its worker over if it lives; whether the one its row names does."""
+        record, liveness = live.record, Liveness.DEAD
         if record.pid is not None:
             liveness, live.worker = self._launcher.adopt(
                 record.agent_id, record.pid, record.pid_start, record.boot_id
             )
+        elif record.agent_id in running:
+            # It was started, and its orchestrator ended before it could write that down.
+            liveness, live.worker = self._launcher.adopt(
+                record.agent_id, *running[record.agent_id], self._kernel.identity.boot_id
+            )
+        if live.worker is not None:
+            live.recorded = live.worker.start == record.pid_start
+        return liveness
+
+    def _release_unheld(self, running: Mapping[str, ProcessKey]) -> None:
+        """Give back what an orchestrator leased and did not live to give to an agent."""
+        for lease in self._allocator.leases():
+            held = lease.holder in self._agents or lease.holder in running
+            if lease.project == self._project and lease.state is LeaseState.LEASED and not held:
+                self._allocator.release(lease.holder, self._project, epoch=lease.epoch)
+
+    def workers(self) -> list[LiveWorker]:
+        """The live workers as the ledger compares them with its leases."""
+        return [
+            LiveWorker(
+                agent_id=live.agent_id,
+                project=self._project,
+                pid=live.worker.pid,
+                pid_start=live.worker.start,
+                api_port=live.pair.api_port,
+                web_port=live.pair.web_port,
+                epoch=live.pair.epoch,
+            )
+            for live in self
+            if live.worker is not None
+        ]
+
+    # ------------------------------------------------------------------ watching
+
+    def advance(self) -> None:
+        """Let every agent take the step its state and its worker allow.
+
+        Raises:
+            DatabaseError: what could not be written is written at the next tick.
+        """
+        for live in self:
+            if live.stage is Stage.RUNNING:
+                self._watch(live)
+        self._give_back()
+        for live in self:
+            self._advance(live)
+        if self._unwritten:
+            self._store.set_states(self._unwritten)
+            self._unwritten.clear()
+        self._upkeep.collect(self._agents.keys())
+
+    def _advance(self, live: LiveAgent) -> None:
+        if live.stage is Stage.PREPARING:
+            self._advance_preparing(live)
+        elif live.stage is Stage.RUNNING and live.worker is not None and not live.recorded:
+            self._record(live, live.worker)
+        elif live.stage is Stage.CLOSING and live.closing is not None and live.closing.done():
+            self._close_finished(live, live.closing)
+        if live.stage is Stage.ENDING:
+            self._settle(live)
+
+    def _watch(self, live: LiveAgent) -> None:
+        """Look after a running agent; touches no database, so a locked one hides no end."""
+        worker = live.worker
+        if worker is None:
+            self._watch_lost(live)
+        elif self._launcher.has_ended(worker):
+            self._worker_ended(live)
+        else:
+            live.last_beat = self._launcher.heartbeat(live.agent_id)
+            before = live.record.state
+            state = lifecycle.next_live_state(
+                before,
+                worker_reported=live.last_beat is not None,
+                ending_asked=live.asked is not None,
+                worker=Liveness.ALIVE,
+            )
+            if state is AgentState.ACTIVE and before is AgentState.STARTING:
+                self._admission.started()
+                self._notices.settled("infrastructure")
+            self._set_state(live, state)
+            if live.asked and time.monotonic() > live.patience_until:
+                live.patience_until = float("inf")
+                self._launcher.destroy(worker)
+
+    def _watch_lost(self, live: LiveAgent) -> None:
+        """An agent of an earlier orchestrator whose worker was not found."""
+        now = time.monotonic()
+        if now - live.missed_at < MISSED_AGAIN_S:
+            return
+        live.missed_at = now
+        liveness = self._find_worker(live, self._launcher.running())
         live.misses = live.misses + 1 if liveness is Liveness.DEAD else 0
+        live.problem = ""
         if live.misses >= lifecycle.MISSES_BEFORE_DEAD:
             self._worker_ended(live)
+        elif liveness is Liveness.UNKNOWN:
+            live.problem = f"whether its worker, pid {live.record.pid}, lives is not known"
+            if live.asked:
+                said = "given up on request; whether its worker lives is not known"
+                self._end(live, Verdict(AgentState.KILLED, said, counted=False))
 
-    def _insist(self, live: LiveAgent, worker: WorkerProcess) -> None:
-        """A worker that was asked to end and does not is ended."""
-        patience = DESTROY_AFTER_S + self._settings.limits.stop_grace_s
-        if live.asked and time.monotonic() - live.asked_at > patience and not live.forced:
-            live.forced = True
-            self._launcher.destroy(worker)
+    def _set_state(self, live: LiveAgent, state: AgentState) -> None:
+        if state is not live.record.state:
+            live.record = replace(live.record, state=state)
+            self._unwritten[live.agent_id] = state
 
     # ------------------------------------------------------------------ ending
 
     def stop(self, agent_id: str) -> None:
         """Ask it to end within its grace. Raises `RefusedError` when it is not live."""
-        live = self._ask(agent_id)
+        live = self._ask(agent_id, self._settings.limits.stop_grace_s + PATIENCE_S)
         if live.worker is not None:
             self._launcher.stop(live.worker)
 
     def kill(self, agent_id: str) -> None:
         """End its tree at once. Raises `RefusedError` when it is not live."""
-        live = self._ask(agent_id)
+        live = self._ask(agent_id, PATIENCE_S)
         if live.worker is not None:
             self._launcher.kill(live.worker)
 
-    def recover(self, agent_id: str) -> None:
+    def displace(self, agent_id: str, reason: str) -> None:
+        """End an agent that has to go through no fault of its own; its feature is requeued."""
+        live = self._agents.get(agent_id)
+        if live is not None and not live.displaced:
+            live.displaced = reason
+            self.kill(agent_id)
+
+    def recover(self, agent_id: str, *, at_once: bool = True) -> None:
         """Go on with its work in a new agent, in its worktree; a live one is killed first.
 
+        Where no pair is free it waits for one. Not `at_once`: it also waits until
+        fewer than `parallel` agents live.
+
         Raises:
-            RefusedError: its feature is done, or worked on by another agent.
-            PoolExhausted: no pair is free.
+            RefusedError: its feature is done, blocked, or worked on by another agent.
         """
         if agent_id in self._agents:
             self.kill(agent_id)
@@ -503,57 +575,87 @@ class Fleet:
         if record.feature_id is None:
             raise RefusedError(f"the feature of {agent_id} is gone")
         feature = self._store.feature(record.feature_id)
-        if not self.spawn(feature, requested=True, source=record):
+        if feature.status is not FeatureStatus.PENDING:
+            worked_on = f", worked on by {feature.agent_id}" if feature.agent_id else ""
             raise RefusedError(
-                f"{agent_id} cannot be recovered: feature {feature.id} is {feature.status.lower()}"
-                + (f", worked on by {feature.agent_id}" if feature.agent_id else "")
+                f"{agent_id} cannot be recovered: feature {feature.id} is "
+                f"{feature.status.lower().replace('_', ' ')}{worked_on}"
             )
+        self._to_recover[agent_id] = at_once
 
-    def _ask(self, agent_id: str) -> LiveAgent:
+    def go_on(self) -> None:
+        """Start the agents that go on with the work of ended ones.
+
+        Raises:
+            PoolExhausted: those left wait for a free pair.
+        """
+        for agent_id, at_once in tuple(self._to_recover.items()):
+            if not at_once and len(self._agents) >= self._settings.parallel:
+                continue
+            record = self._store.agent(agent_id)
+            try:
+                feature = self._store.feature(record.feature_id or 0)
+                if not self.spawn(feature, requested=True, source=record):
+                    text = f"not recovered: feature {feature.id} is worked on already, or waits"
+                    self._notices.say(Severity.WARNING, agent_id, text)
+            except UsageError as error:
+                self._notices.say(Severity.WARNING, agent_id, f"not recovered: {error.message}")
+            del self._to_recover[agent_id]
+
+    def _ask(self, agent_id: str, patience_s: float) -> LiveAgent:
         live = self._agents.get(agent_id)
         if live is None:
             raise RefusedError(f"agent {agent_id} is not running")
+        until = time.monotonic() + patience_s
+        live.patience_until = min(live.patience_until, until) if live.asked else until
         live.asked = AgentState.KILLED
-        live.asked_at = time.monotonic()
-        if live.record.state is not AgentState.STOPPING:
-            self._store.set_state(agent_id, AgentState.STOPPING)
-            live.record = self._store.agent(agent_id)
+        self._set_state(live, AgentState.STOPPING)
         return live
 
     def _worker_ended(self, live: LiveAgent) -> None:
         """The worker is gone: end what it left, and find out what it achieved."""
         record = live.record
         live.facts = facts = self._launcher.facts(record.agent_id)
-        ended = 0
         if facts is None:
             worktree = Path(record.worktree_path or "/nonexistent")
-            ended = self._launcher.end_leftovers(record.agent_id, worktree, live.worker)
+            ended = self._launcher.end_leftovers(
+                record.agent_id, worktree, live.worker, live.seen_tree
+            )
+            if ended:
+                left = lifecycle.plural(ended, "process", "processes")
+                text = f"its worker was killed; {left} it left ended"
+                self._notices.say(Severity.WARNING, record.agent_id, text)
+        verdict = lifecycle.verdict(
+            facts,
+            ran_s=self._ran(live),
+            commits=None,
+            asked=live.asked,
+            last_line=last_logged(Path(record.log_path)) if facts is None else "",
+            not_its_fault=self._not_its_fault(live),
+        )
+        if live.displaced:
+            verdict = Verdict(AgentState.KILLED, live.displaced, counted=False)
         if live.worker is not None:
             self._launcher.close(live.worker)
             live.worker = None
-        if ended:
-            self._notices.say(
-                Severity.WARNING,
-                record.agent_id,
-                f"its worker was killed; {lifecycle.plural(ended, 'process', 'processes')} "
-                "it left ended",
-            )
+        self._set_state(live, AgentState.STOPPING)
         if facts is not None and facts.ending == "exited" and facts.exit_code == 0:
             live.stage = Stage.CLOSING
-            if record.state is not AgentState.STOPPING:
-                self._store.set_state(record.agent_id, AgentState.STOPPING)
-                live.record = self._store.agent(record.agent_id)
-            live.closing = self._in_git(lambda: self._finish_branch(record))
-            return
-        self._end(
-            live,
-            lifecycle.verdict(
-                facts,
-                ran_s=self._ran(live),
-                commits=None,
-                asked=live.asked,
-            ),
-        )
+            live.closing = self._git.submit(lambda: self._finish_branch(record))
+        else:
+            self._end(live, verdict)
+
+    def _not_its_fault(self, live: LiveAgent) -> str:
+        """Why the host or this program, not the agent, ended the worker; empty if it did not."""
+        record, worker = live.record, live.worker
+        if worker is not None and worker.status is not None and worker.status >= 0:
+            said = last_logged(Path(record.log_path))
+            return f"its worker gave up with code {worker.status}" + (f": {said}" if said else "")
+        if record.pid is None and worker is None:
+            return "its orchestrator ended before it had a worker"
+        if record.boot_id and record.boot_id != self._kernel.identity.boot_id:
+            return "the host was restarted"
+        return ""
 
     def _finish_branch(self, record: AgentRecord) -> Closed:
         """In a git thread: count the agent's commits and merge them into base."""
@@ -571,236 +673,151 @@ class Fleet:
         failure = closing.exception()
         if isinstance(failure, AutocoderError):
             # Its commits are safe on the branch; only counting them failed.
-            self._end(
-                live, Verdict(AgentState.FAILED, f"not closed: {failure.message}", counted=False)
-            )
+            said = f"not closed: {failure.message}"
+            self._end(live, Verdict(AgentState.FAILED, said, "infrastructure", counted=False))
             return
-        closed = closing.result()
-        verdict = lifecycle.verdict(live.facts, ran_s=self._ran(live), commits=closed.commits)
-        if isinstance(closed.merge, Conflict):
-            paths = ", ".join(closed.merge.paths[:5])
-            verdict = Verdict(
-                AgentState.FAILED,
-                f"merge conflict with {self._repository.base} in {paths}",
-                "merge conflict",
-            )
-        self._end(live, verdict, closed.merge)
+        live.closed = closing.result()
+        base = self._repository.base
+        self._end(live, closed_verdict(live.closed, live.facts, ran_s=self._ran(live), base=base))
 
-    def _end(self, live: LiveAgent, verdict: Verdict, merge: MergeResult | None = None) -> None:
-        """Nothing of the agent lives: settle its feature, give its pair back, say so."""
-        record, facts = live.record, live.facts
-        feature = self._store.end_agent(
-            record.agent_id,
-            state=verdict.state,
-            exit_code=facts.exit_code if facts else None,
-            reason=verdict.reason,
-            outcome=self._outcome(live, verdict, merge),
-            eaddrinuse=facts.eaddrinuse if facts else 0,
-        )
-        del self._agents[record.agent_id]
-        self._release(record.agent_id, record.epoch)
-        self._count(verdict, facts)
-        self._say_end(live, verdict, merge, feature)
-        self._tidy(record, merged=isinstance(merge, Merged))
-        if live.then_recover:
-            self.recover(record.agent_id)
+    def _end(self, live: LiveAgent, verdict: Verdict) -> None:
+        """Nothing of the agent lives: decide what becomes of its feature."""
+        live.stage = Stage.ENDING
+        live.verdict = verdict
+        live.outcome = self._outcome(live, verdict)
 
-    def _outcome(
-        self, live: LiveAgent, verdict: Verdict, merge: MergeResult | None
-    ) -> FeatureOutcome:
-        now = self._now()
+    def _outcome(self, live: LiveAgent, verdict: Verdict) -> FeatureOutcome:
+        now, limits = self._now(), self._settings.limits
         if verdict.state is AgentState.COMPLETED:
-            return Finished(live.record.branch, merged=isinstance(merge, Merged))
-        if live.asked or not verdict.counted:
-            retry_at = None if live.asked else now + INFRASTRUCTURE_RETRY_S
-            return Requeued(verdict.reason, retry_at)
-        limits = self._settings.limits
+            merged = live.closed is not None and isinstance(live.closed.merge, Merged)
+            return Finished(live.record.branch, merged=merged)
+        if live.asked:
+            return Requeued(verdict.reason)
+        if not verdict.counted:
+            return Requeued(verdict.reason, now + self._admission.trouble(live.feature.id))
         delay = lifecycle.retry_delay(live.feature.attempts + 1, limits.retry_s, self._rng)
         return Failed(verdict.reason, verdict.error_key, now + delay, limits.attempts)
 
-    def _count(self, verdict: Verdict, facts: ExitFacts | None) -> None:
+    def _settle(self, live: LiveAgent) -> None:
+        """Move its row to the history, give its pair back, say so.
+
+        Raises:
+            DatabaseError: nothing has changed; the next tick tries again.
+        """
+        verdict, outcome = live.verdict, live.outcome
+        assert verdict is not None
+        assert outcome is not None
+        record, facts = live.record, live.facts
+        try:
+            feature = self._store.end_agent(
+                record.agent_id,
+                state=verdict.state,
+                exit_code=facts.exit_code if facts else None,
+                reason=verdict.reason,
+                outcome=outcome,
+                eaddrinuse=facts.eaddrinuse if facts else 0,
+            )
+        except DatabaseError:
+            raise
+        except RefusedError:
+            feature = None  # another program has ended its row already
+        del self._agents[record.agent_id]
+        self._unwritten.pop(record.agent_id, None)
+        self._upkeep.forget(record.agent_id)
+        self._release(record.agent_id, record.epoch)
+        self._count(live, verdict)
+        self._say_end(live, verdict, feature)
+        if live.then_recover and feature is not None and feature.status is FeatureStatus.PENDING:
+            self._to_recover[record.agent_id] = True
+        else:
+            merged = isinstance(outcome, Finished) and outcome.merged
+            self._upkeep.tidy(record, merged=merged)
+
+    def _count(self, live: LiveAgent, verdict: Verdict) -> None:
         match verdict.state:
             case AgentState.COMPLETED:
                 self.tally.completed += 1
+                self._admission.completed()
             case AgentState.FAILED:
                 self.tally.failed += 1
             case AgentState.CRASHED:
                 self.tally.crashed += 1
             case _:
                 self.tally.killed += 1
-        if facts is not None:
-            self.tally.eaddrinuse += facts.eaddrinuse
+        if live.facts is not None:
+            self.tally.eaddrinuse += live.facts.eaddrinuse
+        failed = verdict.state in (AgentState.FAILED, AgentState.CRASHED) and verdict.counted
+        if failed and self._admission.failed(live.feature.id, verdict.error_key):
+            self.stopped_alike = verdict.reason
 
-    def _say_end(
-        self,
-        live: LiveAgent,
-        verdict: Verdict,
-        merge: MergeResult | None,
-        feature: Feature | None,
-    ) -> None:
-        text = f"{verdict.state.lower()}: {live.feature.name}: {verdict.reason}"
-        severity = Severity.WARNING
-        if isinstance(merge, Merged):
-            severity = Severity.INFO
-            text = (
-                f"completed: {live.feature.name}: merged "
-                f"{lifecycle.plural(merge.count, 'commit')} into {self._repository.base}"
-            )
-        elif isinstance(merge, ReadyToMerge):
-            text += f"; ready to merge from {live.record.branch}: {merge.reason}"
-        elif live.asked:
-            severity = Severity.INFO
-        if live.asked and live.facts is not None:
-            text += f"; {lifecycle.receipt(live.facts)}"
-        if live.facts is not None and live.facts.foreign_ports:
-            ports = ", ".join(map(str, live.facts.foreign_ports[:5]))
-            text += f"; it tried {ports}, not its own"
-        if feature is not None and feature.status == "BLOCKED":
-            severity = Severity.ERROR
-            text += f"; feature {feature.id} is blocked after {feature.attempts} attempts"
-        self._notices.settled(live.record.agent_id)
-        self._notices.say(severity, live.record.agent_id, text, feature_id=live.feature.id)
-
-    def _release(self, agent_id: str, epoch: int) -> None:
-        self._allocator.release(agent_id, str(self._project_dir), epoch=epoch)
-        self.tally.leases_released += 1
-
-    # ------------------------------------------------------------------ worktrees
-
-    def _tidy(self, record: AgentRecord, *, merged: bool) -> None:
-        """Remove, in a git thread, a worktree that holds nothing the repository has not."""
-        shutil.rmtree(run_folder(self._project_dir, record.agent_id) / "tmp", ignore_errors=True)
-        if not record.worktree_path:
+    def _say_end(self, live: LiveAgent, verdict: Verdict, settled: Feature | None) -> None:
+        if verdict.error_key == "infrastructure":
+            # The next one meets the same: said once, until an agent has started again.
+            text = f"{verdict.reason}; its feature waits, its attempts are unchanged"
+            self._notices.stand(Severity.WARNING, "infrastructure", text)
             return
-        path = Path(record.worktree_path)
-        self._tidying[record.agent_id] = self._in_git(
-            lambda: self._discard(path, record.branch, merged=merged)
+        severity, text = said_at_end(
+            verdict,
+            live.feature,
+            closed=live.closed,
+            facts=live.facts,
+            asked=live.asked is not None,
+            branch=live.record.branch,
+            base=self._repository.base,
+            settled=settled,
         )
+        self._notices.say(severity, live.agent_id, text, feature_id=live.feature.id)
 
-    def _discard(self, path: Path, branch: str, *, merged: bool) -> bool:
-        """In a git thread: whether the worktree could go, its branch with it."""
-        repository = self._repository
-        if repository.dirty_files(path) or not (merged or not repository.commits_ahead(branch)):
-            return False
-        repository.remove(path)
-        repository.delete_branch(branch)
-        return True
-
-    def _start_commit(self, record: AgentRecord) -> str:
-        """Where the agent's branch began: base may contain it already, after a crash in between."""
-        try:
-            run = json.loads(
-                (run_folder(self._project_dir, record.agent_id) / "run.json").read_text()
-            )
-            return str(run["start_commit"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return self._repository.base_commit()
-
-    # ------------------------------------------------------------------ git, unhurried
-
-    def merge(self, feature: Feature) -> None:
-        """Try again to merge a finished feature's branch; the outcome comes as a notice."""
-        if feature.status is not FeatureStatus.DONE or feature.review_status == "VERIFIED":
-            raise RefusedError(f"feature {feature.id} has no branch that is ready to merge")
-        if feature.id not in self._merging:
-            branch = feature.branch_name
-            self._merging[feature.id] = self._in_git(lambda: self._repository.merge(branch))
-
-    def look_at_git(self) -> None:
-        """Refresh base's commit and one agent's count of uncommitted files, some ticks later."""
-        if self._base is None:
-            self._base = self._in_git(self._repository.base_commit)
-        candidates = [live for live in self if live.stage is Stage.RUNNING and live.worker]
-        if self._dirty is None and candidates:
-            self._dirty_turn += 1
-            record = candidates[self._dirty_turn % len(candidates)].record
-            path = Path(record.worktree_path)
-            self._dirty = record.agent_id, self._in_git(lambda: self._repository.dirty_files(path))
-
-    @property
-    def base_commit(self) -> str:
-        """As last seen; abbreviated, empty before the first look."""
-        return self._base_commit
-
-    def _collect_git(self) -> None:
-        for agent_id, tidying in _done(self._tidying):
-            failure = tidying.exception()
-            if isinstance(failure, AutocoderError):
-                text = f"its worktree was kept: {failure.message}"
-                self._notices.say(Severity.WARNING, agent_id, text)
-            elif tidying.result():
-                self._store.set_worktree(agent_id, "")
-                self.tally.tidied += 1
-        for feature_id, merging in _done(self._merging):
-            self._merged(self._store.feature(feature_id), merging)
-        if self._base is not None and self._base.done():
-            if self._base.exception() is None:
-                self._base_commit = self._base.result()[:7]
-            self._base = None
-        if self._dirty is not None and self._dirty[1].done():
-            agent_id, count = self._dirty
-            # A worktree that is just being removed cannot be counted, and need not be.
-            if agent_id in self._agents and count.exception() is None:
-                self._agents[agent_id].dirty_files = count.result()
-            self._dirty = None
-
-    def _merged(self, feature: Feature, merging: Future[MergeResult]) -> None:
-        subject = f"feature {feature.id}"
-        failure = merging.exception()
-        if isinstance(failure, AutocoderError):
-            self._notices.stand(Severity.WARNING, subject, f"not merged: {failure.message}")
-            return
-        result = merging.result()
-        base = self._repository.base
-        if isinstance(result, Merged):
-            self._store.set_merged(feature.id, True)
-            self._notices.settled(subject)
-            commits = lifecycle.plural(result.count, "commit")
-            text = f"merged: {feature.name}: {commits} into {base}"
-            self._notices.say(Severity.INFO, subject, text, feature_id=feature.id)
-            for record in self._store.history(ENDED_SEARCHED):
-                if record.branch == feature.branch_name and record.worktree_path:
-                    self._tidy(record, merged=True)
-        elif isinstance(result, Conflict):
-            reason = f"merge conflict with {base} in {', '.join(result.paths[:5])}"
-            limits = self._settings.limits
-            delay = lifecycle.retry_delay(feature.attempts + 1, limits.retry_s, self._rng)
-            failed = Failed(reason, "merge conflict", self._now() + delay, limits.attempts)
-            self._store.settle_feature(feature.id, failed)
-            self._notices.say(Severity.WARNING, subject, f"{feature.name}: {reason}")
-        else:
-            self._notices.stand(Severity.WARNING, subject, f"ready to merge: {result.reason}")
-
-    def close(self) -> None:
-        """Let go of everything; agents go on."""
-        self._git.shutdown(wait=True, cancel_futures=True)
-        for live in self:
-            if live.worker is not None:
-                self._launcher.close(live.worker)
-
-    # ------------------------------------------------------------------ small things
+    # ------------------------------------------------------------------ leases
 
     def _holder(self, agent_id: str, pid: int | None = None, start: int | None = None) -> Holder:
         """Until its worker runs, an agent's lease stands and falls with this process."""
         if pid is None:
             pid = os.getpid()
             start = self._kernel.start_ticks(pid)
-        return Holder(agent_id, str(self._project_dir), pid, start)
+        return Holder(agent_id, self._project, pid, start)
+
+    def _release(self, agent_id: str, epoch: int) -> None:
+        self._owed[agent_id] = epoch
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Give back the leases of ended agents; what a ledger refuses now is tried again."""
+        for agent_id, epoch in tuple(self._owed.items()):
+            try:
+                self._allocator.release(agent_id, self._project, epoch=epoch)
+            except DatabaseError as error:
+                self._notices.stand(Severity.ERROR, "ledger", f"{error.message}. {error.hint}")
+                return
+            except RefusedError as error:
+                # Granted anew meanwhile, so no longer this agent's to give back.
+                self._notices.say(Severity.WARNING, agent_id, error.message)
+            del self._owed[agent_id]
+            self.tally.leases_released += 1
+        self._notices.settled("ledger")
+
+    # ------------------------------------------------------------------ small things
+
+    def _start_commit(self, record: AgentRecord) -> str:
+        """Where the agent's branch began: base may contain it already, after a crash in between."""
+        run = self._run(record.agent_id)
+        return str(run.get("start_commit") or "") if run else ""
+
+    def _run(self, agent_id: str) -> dict[str, Any] | None:
+        """What its worker was told; None where it was never told anything."""
+        try:
+            run = json.loads((run_folder(self._project_dir, agent_id) / "run.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return run if isinstance(run, dict) else None
 
     def _ran(self, live: LiveAgent) -> float:
         if live.facts is not None:
             return live.facts.ended_at - live.facts.started_at
         return self._now() - live.record.started_at
 
-    def _in_git(self, work: Callable[[], T]) -> Future[T]:
-        future = self._git.submit(work)
-        future.add_done_callback(lambda _: self._wake())
-        return future
-
-
-def _done(futures: dict[K, Future[T]]) -> list[tuple[K, Future[T]]]:
-    """Take those that are done out of `futures`."""
-    done = [(key, future) for key, future in futures.items() if future.done()]
-    for key, _ in done:
-        del futures[key]
-    return done
+    def close(self) -> None:
+        """Let go of every worker; agents go on."""
+        for live in self:
+            if live.worker is not None:
+                self._launcher.close(live.worker)

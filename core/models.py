@@ -256,6 +256,23 @@ class FeatureCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryPlan:
+    """What `RecoverAll` would do now."""
+
+    adopt: tuple[str, ...] = ()
+    """Agents whose worker runs although the database does not know them as live."""
+    crashed: tuple[str, ...] = ()
+    """Ended agents that would be gone on with in their worktrees, their features' latest."""
+    release: tuple[int, ...] = ()
+    """Ports leased to agents of this project that are no more."""
+    requeue: tuple[int, ...] = ()
+    """Features in progress that no agent of ours works on."""
+
+    def __bool__(self) -> bool:
+        return bool(self.adopt or self.crashed or self.release or self.requeue)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What is true after one tick, for every front end alike."""
 
@@ -281,6 +298,7 @@ class Snapshot:
     """Every row of the host's ledger, by port."""
     notices: tuple[Notice, ...] = ()
     """The latest 200, oldest first."""
+    recovery: RecoveryPlan = RecoveryPlan()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Listener
-from autocoder.core.probe import TICKS_PER_SECOND, Kernel, ListeningSocket, Process, descendants
+from autocoder.core.probe import TICKS_PER_SECOND, Kernel, ListeningSocket, Process
 
 MIB = 1 << 20
 LAST_LINE_BYTES = 2048
@@ -41,6 +41,10 @@ class Observation:
     web_listener: Listener = Listener.NONE
     last_line: str = ""
     problem: str = ""
+    rogue: str = ""
+    """The part of `problem` that is the agent's own doing: a port it took without a lease."""
+    tree: frozenset[tuple[int, int]] = frozenset()
+    """Pid and start of every process below the worker."""
 
 
 class Observer:
@@ -65,8 +69,9 @@ class Observer:
         }
         ticks: dict[tuple[int, int], int] = {}
         observations = {}
+        children = _children(processes)
         for agent in agents:
-            tree = _tree(processes, agent.worker_pid)
+            tree = _tree(processes, children, agent.worker_pid)
             for process in tree.values():
                 ticks[process.pid, process.start] = process.cpu_ticks
             spent = sum(
@@ -85,6 +90,8 @@ class Observer:
                 web_listener=web,
                 last_line=self._last_line(agent),
                 problem="; ".join(filter(None, (api_problem, web_problem, rogue))),
+                rogue=rogue,
+                tree=frozenset((pid, tree[pid].start) for pid in tree if pid != agent.worker_pid),
             )
         self._ticks, self._looked_at = ticks, monotonic
         self._lines = {agent_id: self._lines[agent_id] for agent_id in observations}
@@ -104,6 +111,16 @@ class Observer:
         return line
 
 
+def last_logged(log: Path) -> str:
+    """The last line of a log that says something; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - LAST_LINE_BYTES, 0))
+            return last_line(file.read(LAST_LINE_BYTES))
+    except OSError:
+        return ""
+
+
 def last_line(tail: bytes) -> str:
     """The last line of a log's end that says something, fit for a screen."""
     for raw in reversed(tail.splitlines()):
@@ -113,11 +130,26 @@ def last_line(tail: bytes) -> str:
     return ""
 
 
-def _tree(processes: Mapping[int, Process], root: int | None) -> dict[int, Process]:
-    if root is None or root not in processes:
-        return {}
-    pids = descendants(processes, root) | {root}
-    return {pid: processes[pid] for pid in pids if processes[pid].state != "Z"}
+def _children(processes: Mapping[int, Process]) -> Mapping[int, list[int]]:
+    """Pids by parent, worked out once for all agents."""
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.ppid, []).append(process.pid)
+    return children
+
+
+def _tree(
+    processes: Mapping[int, Process], children: Mapping[int, list[int]], root: int | None
+) -> dict[int, Process]:
+    """The root and all below it that are no zombies."""
+    tree: dict[int, Process] = {}
+    waiting = [root] if root is not None and root in processes else []
+    while waiting:
+        pid = waiting.pop()
+        if pid not in tree:
+            tree[pid] = processes[pid]
+            waiting += children.get(pid, ())
+    return {pid: process for pid, process in tree.items() if process.state != "Z"}
 
 
 def _listener(

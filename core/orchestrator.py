@@ -6,15 +6,14 @@ command arrives, git has finished something, or `tick_s` has passed.
 
 import os
 import queue
+import random
 import select
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
+from autocoder.core.admission import Admission
 from autocoder.core.commands import (
     Command,
     ExpandPool,
@@ -22,31 +21,38 @@ from autocoder.core.commands import (
     MergeFeature,
     Pause,
     RecoverAgent,
+    RecoverAll,
     Resume,
     RetryFeature,
     SpawnAgent,
     StopAgent,
     StopAll,
 )
-from autocoder.core.errors import DatabaseError, PoolExhausted, RefusedError, UsageError
+from autocoder.core.errors import AutocoderError, PoolExhausted, RefusedError
 from autocoder.core.fleet import Fleet, LiveAgent, Stage, Tally
-from autocoder.core.launcher import LocalLauncher
+from autocoder.core.git_threads import GitThreads
+from autocoder.core.launcher import Launcher
 from autocoder.core.models import (
     Agent,
     Feature,
     FeatureCounts,
     FeatureStatus,
+    LeaseState,
+    PoolStatus,
+    RecoveryPlan,
     RunReport,
     Severity,
     Snapshot,
 )
 from autocoder.core.notices import Notices
-from autocoder.core.observer import MIB, Observation, Observer, Watched
+from autocoder.core.observer import Observation, Observer, Watched
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel
 from autocoder.core.project_lock import ProjectLock
+from autocoder.core.recovery import recovery_plan
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, FeatureDraft, ProjectStore
+from autocoder.core.upkeep import Upkeep
 from autocoder.core.worktrees import Repository
 
 ENDED_SHOWN = 500
@@ -60,6 +66,9 @@ BEAT_S = 2.0
 READY_MERGE_S = 5.0
 """How often finished branches that could not be merged are tried again."""
 
+EXHAUSTED_S = 1.0
+"""How long after a refused lease the ledger is asked again although its counts are the same."""
+
 
 class Orchestrator:
     """Runs one project's agents; an `Engine`."""
@@ -72,6 +81,7 @@ class Orchestrator:
         repository: Repository,
         store: ProjectStore,
         allocator: PortAllocator,
+        launcher: Launcher,
         kernel: Kernel,
         lock: ProjectLock,
         now: Callable[[], float] = time.time,
@@ -93,18 +103,37 @@ class Orchestrator:
         self._observations: Mapping[str, Observation] = {}
         self._looked_at = self._beat_at = self._merged_at = float("-inf")
         self._history: tuple[AgentRecord, ...] = ()
-        self._history_of: Tally | None = None
+        self._ended: tuple[Agent, ...] = ()
+        self._history_of: tuple[Tally, int] | None = None
+        self._exhausted: tuple[tuple[PoolStatus, ...], float] | None = None
         self._started = time.monotonic()
+        self._git = GitThreads(self._wake)
+        self._admission = Admission(project_dir, settings.limits)
+        # Spreading retries needs no secrecy.
+        rng = random.Random()  # noqa: S311
+        self._upkeep = Upkeep(
+            project_dir=project_dir,
+            settings=settings,
+            repository=repository,
+            store=store,
+            notices=self._notices,
+            git=self._git,
+            rng=rng,
+            now=now,
+        )
         self._fleet = Fleet(
             project_dir=project_dir,
             settings=settings,
             repository=repository,
             store=store,
             allocator=allocator,
-            launcher=LocalLauncher(project_dir, settings, kernel),
+            launcher=launcher,
             kernel=kernel,
             notices=self._notices,
-            wake=self._wake,
+            admission=self._admission,
+            upkeep=self._upkeep,
+            git=self._git,
+            rng=rng,
             now=now,
         )
 
@@ -131,11 +160,10 @@ class Orchestrator:
                 snapshot: Snapshot | None
                 try:
                     snapshot = self.tick()
-                    self._notices.settled("database")
-                except DatabaseError as error:
+                    self._notices.settled("orchestrator")
+                except AutocoderError as error:
                     # Nothing was lost: what the tick left undone, the next one does.
-                    said = f"{error.message}. {error.hint}"
-                    self._notices.stand(Severity.ERROR, "database", said)
+                    self._notices.stand(Severity.ERROR, "orchestrator", _said(error))
                     snapshot = (
                         replace(published, notices=self._notices.all()) if published else None
                     )
@@ -151,6 +179,7 @@ class Orchestrator:
 
     def close(self) -> None:
         """Let go of everything. Agents go on; whoever opens the project next adopts them."""
+        self._git.close()
         self._fleet.close()
         self._store.close()
         self._lock.release()
@@ -161,11 +190,14 @@ class Orchestrator:
         """One pass; returns what is true after it."""
         self._drain_commands()
         self._fleet.advance()
+        self._stop_failing_alike()
         self._merge_ready()
+        self._go_on()
         self._fill()
-        self._notices.relay(self._allocator.settle())
+        self._mend_ledger()
         self._look()
         self._finished = self._is_finished()
+        self._notices.keep()
         return self._snapshot()
 
     def _wait(self) -> None:
@@ -194,11 +226,9 @@ class Orchestrator:
                 return
             try:
                 self._obey(command)
-            except (RefusedError, UsageError) as error:
+            except AutocoderError as error:
                 subject = getattr(command, "agent_id", "")
-                self._notices.say(
-                    Severity.WARNING, subject, " ".join(filter(None, (error.message, error.hint)))
-                )
+                self._notices.say(Severity.WARNING, subject, _said(error))
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -210,6 +240,8 @@ class Orchestrator:
                 self._fleet.kill(agent_id)
             case RecoverAgent(agent_id):
                 self._fleet.recover(agent_id)
+            case RecoverAll():
+                self._recover_all(self._recovery())
             case ExpandPool(role, amount):
                 added = self._allocator.expand(role, amount)
                 self._notices.say(
@@ -220,6 +252,7 @@ class Orchestrator:
                 self._notices.say(Severity.INFO, "", "paused: no agent starts by itself")
             case Resume():
                 self._paused = False
+                self._admission.forgive()
                 self._notices.say(Severity.INFO, "", "resumed")
             case StopAll():
                 self._paused = True
@@ -228,7 +261,7 @@ class Orchestrator:
             case RetryFeature(feature_id):
                 self._store.retry_feature(feature_id)
             case MergeFeature(feature_id):
-                self._fleet.merge(self._store.feature(feature_id))
+                self._upkeep.merge(self._store.feature(feature_id))
 
     def _spawn(self, feature_id: int | None, task: str) -> None:
         if task.strip():
@@ -244,7 +277,7 @@ class Orchestrator:
                 "no feature can be started now",
                 "Add one (`autocoder features add`), or retry a blocked one.",
             )
-        self._check_room()
+        self._admission.check_room()
         if not self._fleet.spawn(feature, requested=True):
             raise RefusedError(
                 f"feature {feature.id} cannot be started: it is {feature.status.lower()} "
@@ -264,41 +297,82 @@ class Orchestrator:
 
     # ------------------------------------------------------------------ spawning
 
+    def _go_on(self) -> None:
+        """Start what a human, or `RecoverAll`, has asked to be gone on with."""
+        if self._still_exhausted():
+            return
+        try:
+            self._fleet.go_on()
+        except PoolExhausted as error:
+            self._note_exhausted(error)
+
     def _fill(self) -> None:
         """Start agents until `parallel` of them live."""
         while not self._paused and len(self._fleet) < self._settings.parallel:
+            if self._admission.held or self._still_exhausted():
+                return
             feature = self._store.next_claimable()
             if feature is None:
                 return
             try:
-                self._check_room()
+                self._admission.check_room()
                 self._fleet.spawn(feature)
             except PoolExhausted as error:
-                self._notices.stand(
-                    Severity.WARNING, f"pool {error.role}", f"{error.message}. {error.hint}"
-                )
+                self._note_exhausted(error)
                 return
-            except RefusedError as error:
-                self._notices.stand(Severity.WARNING, "spawn", f"{error.message}. {error.hint}")
+            except AutocoderError as error:
+                if not isinstance(error, RefusedError):
+                    self._admission.trouble(feature.id)
+                self._notices.stand(Severity.WARNING, "spawn", _said(error))
                 return
+            self._exhausted = None
             self._notices.settled("spawn")
             for role in ("api", "web"):
                 self._notices.settled(f"pool {role}")
 
-    def _check_room(self) -> None:
-        """Raises `RefusedError` when memory or disk are too short for another agent."""
-        floor = self._settings.limits.min_free_mib * MIB
-        free = {
-            "memory": psutil.virtual_memory().available,
-            f"disk at {self._project_dir}": shutil.disk_usage(self._project_dir).free,
-        }
-        for what, amount in free.items():
-            if amount < floor:
-                raise RefusedError(
-                    f"no agent starts: {amount // MIB} MiB of {what} left, limits.min_free_mib "
-                    f"is {self._settings.limits.min_free_mib}",
-                    "Free some, or lower the limit.",
+    def _still_exhausted(self) -> bool:
+        """Whether a lease would be refused as the last one was; asking is counted and written."""
+        if self._exhausted is None:
+            return False
+        pools, until = self._exhausted
+        return pools == self._allocator.status().pools and time.monotonic() < until
+
+    def _note_exhausted(self, error: PoolExhausted) -> None:
+        until = time.monotonic() + EXHAUSTED_S
+        self._exhausted = self._allocator.status().pools, until
+        self._notices.stand(Severity.WARNING, f"pool {error.role}", _said(error))
+
+    def _stop_failing_alike(self) -> None:
+        reason, self._fleet.stopped_alike = self._fleet.stopped_alike, ""
+        if reason:
+            self._paused = True
+            self._notices.say(
+                Severity.ERROR,
+                "",
+                f"paused: the last {self._settings.limits.alike_failures} agents failed alike: "
+                f"{reason}. Mend the cause, then resume.",
+            )
+
+    def _recover_all(self, plan: RecoveryPlan) -> None:
+        for agent_id in plan.crashed:
+            self._fleet.recover(agent_id, at_once=False)
+        for lease in self._allocator.leases():
+            if lease.port in plan.release and lease.state is LeaseState.LEASED:
+                self._allocator.release(lease.holder, lease.project, epoch=lease.epoch)
+        for feature_id in plan.requeue:
+            self._store.unassign(feature_id)
+        for agent_id in plan.adopt:
+            self._fleet.adopt_stray(agent_id)
+
+    def _mend_ledger(self) -> None:
+        """Let ports move on, and end agents of ours that share a port with an older one."""
+        report = self._allocator.repair(self._fleet.workers())
+        for worker in report.stop:
+            if worker.project == str(self._project_dir):
+                self._fleet.displace(
+                    worker.agent_id, "stopped: an older agent has one of its ports"
                 )
+        self._notices.relay(self._allocator.settle())
 
     def _merge_ready(self) -> None:
         """Try finished branches again that could not be merged, one at a time."""
@@ -307,7 +381,7 @@ class Orchestrator:
         self._merged_at = self._looked_at
         for feature in self._store.features():
             if feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED":
-                self._fleet.merge(feature)
+                self._upkeep.merge(feature)
                 return
 
     def _is_finished(self) -> bool:
@@ -347,33 +421,63 @@ class Orchestrator:
             port for pool in pools for span in pool.ranges for port in range(span.start, span.end)
         )
         self._observations = self._observer.look(watched, pool_ports, now)
+        for live in self._fleet:
+            self._take_in(live)
         if now - self._beat_at >= BEAT_S:
             self._beat_at = now
             beats = {a.record.agent_id: a.last_beat for a in self._fleet if a.last_beat is not None}
             self._store.beat(beats)
-            self._fleet.look_at_git()
+            self._upkeep.look(
+                [
+                    (live.agent_id, Path(live.record.worktree_path))
+                    for live in self._fleet
+                    if live.stage is Stage.RUNNING and live.worker
+                ]
+            )
+
+    def _take_in(self, live: LiveAgent) -> None:
+        seen = self._observations[live.agent_id]
+        if live.worker is not None and seen.tree:
+            live.seen_tree = seen.tree
+        if seen.rogue:
+            self._notices.stand(Severity.WARNING, live.agent_id, seen.rogue)
+
+    def _recovery(self) -> RecoveryPlan:
+        return recovery_plan(
+            project=str(self._project_dir),
+            live={live.agent_id for live in self._fleet},
+            strays=self._fleet.strays,
+            under_way=self._fleet.to_recover,
+            history=self._history,
+            features=self._store.features(),
+            leases=self._allocator.leases(),
+            own_pid=os.getpid(),
+        )
 
     def _snapshot(self) -> Snapshot:
         features = self._store.features()
-        if self._history_of != self._fleet.tally:
-            self._history_of = replace(self._fleet.tally)
+        history_of = (replace(self._fleet.tally), self._upkeep.tidied)
+        if self._history_of != history_of:
+            self._history_of = history_of
             self._history = self._store.history(ENDED_SHOWN)
+            self._ended = tuple(map(ended_agent, self._history))
         live = tuple(self._live_agent(agent) for agent in self._fleet)
         return Snapshot(
             taken_at=self._now(),
             project=self._project_dir.name,
             project_dir=str(self._project_dir),
             base=self._repository.base,
-            base_commit=self._fleet.base_commit,
+            base_commit=self._upkeep.base_commit,
             parallel=self._settings.parallel,
             paused=self._paused,
             finished=self._finished,
             features=count_features(features),
             backlog=features,
-            agents=live + tuple(map(ended_agent, self._history)),
+            agents=live + self._ended,
             pools=self._allocator.status().pools,
             leases=self._allocator.leases(),
             notices=self._notices.all(),
+            recovery=self._recovery(),
         )
 
     def _live_agent(self, live: LiveAgent) -> Agent:
@@ -389,7 +493,7 @@ class Orchestrator:
             feature_id=live.feature.id,
             feature=live.feature.name,
             backend=record.backend,
-            worktree_path=record.worktree_path,
+            worktree_path="" if live.stage is Stage.PREPARING else record.worktree_path,
             branch=record.branch,
             pid=live.worker.pid if live.worker else None,
             pid_start=live.worker.start if live.worker else None,
@@ -400,12 +504,12 @@ class Orchestrator:
             cpu_percent=seen.cpu_percent,
             memory_bytes=seen.memory_bytes,
             processes=seen.processes,
-            dirty_files=live.dirty_files,
+            dirty_files=self._upkeep.dirty_files.get(record.agent_id, 0),
             started_at=record.started_at,
             last_ping=live.last_beat,
             last_line=step or seen.last_line,
             log_path=record.log_path,
-            problem=seen.problem,
+            problem=live.problem or seen.problem,
         )
 
     def _report(self) -> RunReport:
@@ -428,6 +532,10 @@ class Orchestrator:
             notices=self._notices.all(),
             seconds=time.monotonic() - self._started,
         )
+
+
+def _said(error: AutocoderError) -> str:
+    return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
 def count_features(features: tuple[Feature, ...]) -> FeatureCounts:

@@ -79,8 +79,8 @@ def test_a_started_worker_shows_its_ports_in_the_process_table(
 ) -> None:
     worker = start(WAITS)
 
-    arguments = Path(f"/proc/{worker.pid}/cmdline").read_text().split("\0")
-
+    shown = wait_until(Path(f"/proc/{worker.pid}/cmdline").read_text)
+    arguments = shown.split("\0")
     assert Path(arguments[3]).name == "agent_worker.py"
     assert arguments[arguments.index("--api-port") + 1] == str(pair[0])
     assert arguments[arguments.index("--web-port") + 1] == str(pair[1])

@@ -1,0 +1,63 @@
+"""How an agent's end is settled and said. Pure: what it does is the fleet's."""
+
+from dataclasses import dataclass
+
+from autocoder.core import lifecycle
+from autocoder.core.lifecycle import ExitFacts, Verdict
+from autocoder.core.models import AgentState, Feature, FeatureStatus, Severity
+from autocoder.core.worktrees import Conflict, Merged, MergeResult, ReadyToMerge
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What git said of a finished agent's branch."""
+
+    commits: int
+    merge: MergeResult | None
+    """None: nothing to merge."""
+
+
+def closed_verdict(closed: Closed, facts: ExitFacts | None, *, ran_s: float, base: str) -> Verdict:
+    """The verdict on an agent that finished, now that git has had its say."""
+    if isinstance(closed.merge, Conflict):
+        paths = ", ".join(closed.merge.paths[:5])
+        return Verdict(
+            AgentState.FAILED, f"merge conflict with {base} in {paths}", "merge conflict"
+        )
+    return lifecycle.verdict(facts, ran_s=ran_s, commits=closed.commits)
+
+
+def said_at_end(
+    verdict: Verdict,
+    feature: Feature,
+    *,
+    closed: Closed | None,
+    facts: ExitFacts | None,
+    asked: bool,
+    branch: str,
+    base: str,
+    settled: Feature | None,
+) -> tuple[Severity, str]:
+    """The notice of an agent's end; `settled` is its feature as it is afterwards."""
+    text = f"{verdict.state.lower()}: {feature.name}: {verdict.reason}"
+    severity = Severity.WARNING
+    merge = closed.merge if closed else None
+    if closed is not None and isinstance(merge, Merged):
+        severity = Severity.INFO
+        # Base had them already where an earlier orchestrator ended right after its merge.
+        commits = lifecycle.plural(merge.count or closed.commits, "commit")
+        text = f"completed: {feature.name}: merged {commits} into {base}"
+    elif isinstance(merge, ReadyToMerge):
+        text += f"; ready to merge from {branch}: {merge.reason}"
+    elif asked:
+        severity = Severity.INFO
+    if facts is not None:
+        if asked:
+            text += f"; {lifecycle.receipt(facts)}"
+        if facts.foreign_ports:
+            ports = ", ".join(map(str, facts.foreign_ports[:5]))
+            text += f"; it tried {ports}, not its own"
+    if settled is not None and settled.status is FeatureStatus.BLOCKED:
+        severity = Severity.ERROR
+        text += f"; feature {settled.id} is blocked after {settled.attempts} attempts"
+    return severity, text

@@ -1,0 +1,194 @@
+"""What is done for the repository while agents come and go, always by git's threads.
+
+Worktrees that hold nothing the repository has not are removed, finished branches
+that could not be merged are tried again, base and uncommitted files are looked at.
+All of it may fail or be cut off at any time: what is left undone is found again.
+"""
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from autocoder.core import lifecycle
+from autocoder.core.errors import AutocoderError, RefusedError
+from autocoder.core.git_threads import GitThreads, take_done
+from autocoder.core.launcher import run_folder
+from autocoder.core.models import Feature, FeatureStatus, Severity
+from autocoder.core.notices import Notices
+from autocoder.core.settings import Settings
+from autocoder.core.store import AgentRecord, Failed, ProjectStore
+from autocoder.core.worktrees import Conflict, Merged, MergeResult, Repository
+
+ENDED_SEARCHED = 500
+"""How far back ended agents are looked through for worktrees."""
+
+TIDIED_AT_START = 50
+
+
+class Upkeep:
+    """The chores of one project; called from the orchestrator's thread."""
+
+    def __init__(
+        self,
+        *,
+        project_dir: Path,
+        settings: Settings,
+        repository: Repository,
+        store: ProjectStore,
+        notices: Notices,
+        git: GitThreads,
+        rng: random.Random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._project_dir = project_dir
+        self._settings = settings
+        self._repository = repository
+        self._store = store
+        self._notices = notices
+        self._git = git
+        self._rng = rng
+        self._now = now
+        self._tidying: dict[str, Future[bool]] = {}
+        self._merging: dict[int, Future[MergeResult]] = {}
+        self._dirty: tuple[str, Future[int]] | None = None
+        self._turn = 0
+        self._base: Future[str] | None = None
+        self.base_commit = ""
+        """Abbreviated; empty before the first look."""
+        self.dirty_files: dict[str, int] = {}
+        """Uncommitted files of each agent looked at so far."""
+        self.tidied = 0
+        """Worktrees removed."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a removal or a merge is still under way."""
+        return bool(self._tidying or self._merging)
+
+    # ------------------------------------------------------------------ worktrees
+
+    def tidy(self, record: AgentRecord, *, merged: bool = False) -> None:
+        """Remove an ended agent's worktree if nothing in it would be lost, some ticks later."""
+        folder = run_folder(self._project_dir, record.agent_id)
+        path = Path(record.worktree_path) if record.worktree_path else None
+        # Where no worker ever ran, half a checkout is all there can be.
+        unused = record.pid is None and not (folder / "log").exists()
+        forced = unused and path == self._repository.worktrees_dir / record.agent_id
+        self._tidying[record.agent_id] = self._git.submit(
+            lambda: self._discard(folder / "tmp", path, record.branch, merged=merged, forced=forced)
+        )
+
+    def tidy_ended(self, in_use: Collection[str]) -> None:
+        """Remove what an orchestrator that is gone did not come to; never a path `in_use`."""
+        left = [record for record in self._store.history(ENDED_SEARCHED) if record.worktree_path]
+        for record in left[:TIDIED_AT_START]:
+            if record.worktree_path not in in_use:
+                self.tidy(record)
+
+    def _discard(
+        self, scratch: Path, path: Path | None, branch: str, *, merged: bool, forced: bool
+    ) -> bool:
+        """In a git thread: whether the worktree is gone, with its branch if that held nothing."""
+        shutil.rmtree(scratch, ignore_errors=True)
+        repository = self._repository
+        if path is None:
+            return False
+        if not path.exists():
+            repository.prune()
+            return True
+        ahead = not merged and repository.commits_ahead(branch)
+        if forced:
+            repository.remove(path, force=True)
+        elif repository.dirty_files(path) or ahead:
+            return False
+        else:
+            repository.remove(path)
+        if not ahead:
+            repository.delete_branch(branch)
+        return True
+
+    # ------------------------------------------------------------------ merging late
+
+    def merge(self, feature: Feature) -> None:
+        """Try again to merge a finished feature's branch; the outcome comes as a notice.
+
+        Raises:
+            RefusedError: the feature has no branch that is ready to merge.
+        """
+        if feature.status is not FeatureStatus.DONE or feature.review_status == "VERIFIED":
+            raise RefusedError(f"feature {feature.id} has no branch that is ready to merge")
+        if feature.id not in self._merging:
+            branch = feature.branch_name
+            self._merging[feature.id] = self._git.submit(lambda: self._repository.merge(branch))
+
+    def _merged(self, feature: Feature, merging: Future[MergeResult]) -> None:
+        subject = f"feature {feature.id}"
+        failure = merging.exception()
+        if isinstance(failure, AutocoderError):
+            self._notices.stand(Severity.WARNING, subject, f"not merged: {failure.message}")
+            return
+        result = merging.result()
+        base = self._repository.base
+        if isinstance(result, Merged):
+            self._store.set_merged(feature.id, True)
+            self._notices.settled(subject)
+            commits = lifecycle.plural(result.count, "commit")
+            text = f"merged: {feature.name}: {commits} into {base}"
+            self._notices.say(Severity.INFO, subject, text, feature_id=feature.id)
+            for record in self._store.history(ENDED_SEARCHED):
+                if record.branch == feature.branch_name and record.worktree_path:
+                    self.tidy(record, merged=True)
+        elif isinstance(result, Conflict):
+            reason = f"merge conflict with {base} in {', '.join(result.paths[:5])}"
+            limits = self._settings.limits
+            delay = lifecycle.retry_delay(feature.attempts + 1, limits.retry_s, self._rng)
+            failed = Failed(reason, "merge conflict", self._now() + delay, limits.attempts)
+            self._store.settle_feature(feature.id, failed)
+            self._notices.say(Severity.WARNING, subject, f"{feature.name}: {reason}")
+        else:
+            self._notices.stand(Severity.WARNING, subject, f"ready to merge: {result.reason}")
+
+    # ------------------------------------------------------------------ looking
+
+    def look(self, running: Sequence[tuple[str, Path]]) -> None:
+        """Ask for base's commit and for one agent's uncommitted files; each agent in its turn."""
+        if self._base is None:
+            self._base = self._git.submit(self._repository.base_commit)
+        if self._dirty is None and running:
+            self._turn += 1
+            agent_id, path = running[self._turn % len(running)]
+            self._dirty = agent_id, self._git.submit(lambda: self._repository.dirty_files(path))
+
+    def forget(self, agent_id: str) -> None:
+        """An agent has ended: nobody asks for its files any more."""
+        self.dirty_files.pop(agent_id, None)
+
+    def collect(self, live: Collection[str]) -> None:
+        """Take in what git's threads have done since. `live`: agents that still are.
+
+        Raises:
+            DatabaseError: what was not noted is found again at the next start.
+        """
+        if self._base is not None and self._base.done():
+            if self._base.exception() is None:
+                self.base_commit = self._base.result()[:7]
+            self._base = None
+        if self._dirty is not None and self._dirty[1].done():
+            agent_id, count = self._dirty
+            # A worktree that is just being removed cannot be counted, and need not be.
+            if agent_id in live and count.exception() is None:
+                self.dirty_files[agent_id] = count.result()
+            self._dirty = None
+        for agent_id, tidying in take_done(self._tidying):
+            failure = tidying.exception()
+            if isinstance(failure, AutocoderError):
+                text = f"its worktree was kept: {failure.message}"
+                self._notices.say(Severity.WARNING, agent_id, text)
+            elif tidying.result():
+                self.tidied += 1
+                self._store.set_worktree(agent_id, "")
+        for feature_id, merging in take_done(self._merging):
+            self._merged(self._store.feature(feature_id), merging)
