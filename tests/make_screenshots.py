@@ -1,8 +1,12 @@
-"""Draws screenshots/ from the real panel, on a demo project with its agents at work."""
+"""Makes `screenshots/` anew: the real panel on a real, busy demo with scripted agents.
+
+Usage: make_screenshots.py [NAME ...]; every picture is an SVG of what a terminal shows.
+"""
 
 import asyncio
 import os
-import signal
+import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,62 +14,87 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from autocoder.core.composition import make_demo, open_engine
-from autocoder.core.models import Listener, Snapshot
+from autocoder.core.commands import StopAll
+from autocoder.core.composition import make_demo, open_engine, open_questions
+from autocoder.core.models import AgentState, Listener, Snapshot
 from autocoder.core.settings import load_settings
 from autocoder.tui.app import Departure, Panel
 
-OUT = Path(__file__).parents[1] / "screenshots"
-PATIENCE_S = 120
-SIZE = (140, 40)
+FOLDER = Path(__file__).resolve().parent.parent / "screenshots"
+WIDE, SMALL = (140, 40), (80, 24)
+PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
+    "overview": (WIDE, ("g", "j")),
+    "ports": ((130, 30), ("P",)),
+    "wall": ((160, 44), ("v",)),
+    "problems": (WIDE, ("exclamation_mark",)),
+    "kill": ((120, 34), ("g", "X")),
+    "small": (SMALL, ("g",)),
+}
+"""Size and keys of each."""
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="autocoder-screenshots-") as folder:
-        project = make_demo(Path(folder))
-        environ = os.environ | {"AUTOCODER_LEDGER_URL": f"sqlite:///{folder}/ledger.db"}
-        chosen: dict[str, object] = {"parallel": 6, "scripted.step_s": 1.5}
-        settings = load_settings(project, environ=environ, cli=chosen)
-        panel = Panel(lambda: open_engine(project, settings), project.name)
+def busy(snapshot: Snapshot | None) -> bool:
+    """Worth a picture: most agents serve, something went wrong, something is done."""
+    if snapshot is None:
+        return False
+    serving = sum(agent.api_listener is Listener.OWN for agent in snapshot.agents)
+    states = {agent.state for agent in snapshot.agents}
+    wrong = states & {AgentState.CRASHED, AgentState.FAILED}
+    return serving >= 3 and bool(wrong) and snapshot.features.done >= 1
+
+
+async def until(pilot: Pilot[Departure], condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await pilot.pause(0.1)
+    return True
+
+
+async def take(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="autocoder-screenshots-") as home:
+        os.environ["AUTOCODER_LEDGER_URL"] = f"sqlite:///{home}/ledger.db"
+        project = make_demo(Path(home))
+        cli = {"parallel": 6, "scripted.step_s": 0.8}
+        settings = load_settings(project, environ=os.environ, cli=cli)
+        panel = Panel(
+            lambda: open_engine(project, settings),
+            project.name,
+            open_questions=lambda: open_questions(project, cli),
+        )
         try:
-            async with panel.run_test(size=SIZE) as pilot:
-                await draw_all(panel, pilot)
+            async with panel.run_test(size=WIDE) as pilot:
+                if not await until(pilot, lambda: busy(panel.snapshot), 60):
+                    sys.exit("the demo did not get busy within a minute")
+                for name in names:
+                    size, keys = PICTURES[name]
+                    await pilot.resize_terminal(*size)
+                    await pilot.press(*keys)
+                    await pilot.pause(0.7)
+                    (FOLDER / f"{name}.svg").write_text(picture(panel), "utf-8")
+                    sys.stderr.write(f"screenshots/{name}.svg\n")
+                    await pilot.press("escape")
+                panel.submit(StopAll())
+                await until(pilot, lambda: not any_live(panel.snapshot), 60)
         finally:
             panel.stop_engine()
 
 
-async def draw_all(panel: Panel, pilot: Pilot[Departure]) -> None:
-    await until(panel, pilot, is_busy)
-    await pilot.press("g")
-    await pilot.pause(1)
-    draw(panel, "overview")
-    await pilot.press("Q", "Q")
-    await until(panel, pilot, lambda seen: not any(agent.live for agent in seen.agents))
+def any_live(snapshot: Snapshot | None) -> bool:
+    return snapshot is not None and any(agent.live for agent in snapshot.agents)
 
 
-def is_busy(seen: Snapshot) -> bool:
-    """Done, failed, serving and waiting agents, all at once."""
-    serving = [agent for agent in seen.agents if agent.web_listener is Listener.OWN]
-    return seen.features.done >= 2 and len(serving) >= 2 and bool(seen.features.pending)
-
-
-async def until(
-    panel: Panel, pilot: Pilot[Departure], condition: Callable[[Snapshot], bool]
-) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while panel.snapshot is None or not condition(panel.snapshot):
-        if time.monotonic() > deadline:
-            raise SystemExit("the demo never became what the screenshot is to show")
-        await pilot.pause(0.05)
-    await pilot.pause()
-
-
-def draw(panel: Panel, name: str) -> None:
-    OUT.mkdir(exist_ok=True)
-    (OUT / f"{name}.svg").write_text(panel.export_screenshot(title="autocoder-tui"), "utf-8")
+def picture(panel: Panel) -> str:
+    """The screen as SVG, in whatever monospaced font the viewer has."""
+    svg = panel.export_screenshot(title="autocoder-tui")
+    svg = re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
+    return svg.replace("<svg ", '<svg xml:space="preserve" ', 1)
 
 
 if __name__ == "__main__":
-    # Textual's test harness ignores signals a terminal would send.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    asyncio.run(main())
+    unknown = set(sys.argv[1:]) - PICTURES.keys()
+    if unknown:
+        sys.exit(f"no such picture: {', '.join(sorted(unknown))}; known: {', '.join(PICTURES)}")
+    FOLDER.mkdir(exist_ok=True)
+    asyncio.run(take(sys.argv[1:] or list(PICTURES)))

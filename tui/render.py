@@ -323,7 +323,8 @@ def _gauge(pool: PoolStatus, cells: int) -> Line:
         return -(-count * cells // pool.usable) if pool.usable else 0
 
     used = min(share(pool.leased), cells)
-    resting = min(share(pool.cooling + pool.quarantined), cells - used)
+    cooling = min(share(pool.cooling), cells - used)
+    barred = min(share(pool.quarantined), cells - used - cooling)
     full = (
         Tone.BAD
         if not pool.available
@@ -334,8 +335,9 @@ def _gauge(pool: PoolStatus, cells: int) -> Line:
     return (
         (f"{pool.role.value} ", Tone.DIM),
         ("━" * used, full),
-        ("╍" * resting, Tone.WARN),
-        ("─" * (cells - used - resting), Tone.FAINT),
+        ("╍" * cooling, Tone.DIM),
+        ("╍" * barred, Tone.WARN),
+        ("─" * (cells - used - cooling - barred), Tone.FAINT),
         (f" {pool.leased}", Tone.STRONG),
         (f"/{pool.usable}", Tone.DIM),
     )

@@ -49,7 +49,7 @@ def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lea
 
     def listener(lease: Lease, _now: float) -> Line:
         mark = listener_mark(lease)
-        who = f"{lease.listener_pid or ''} {sanitise(lease.listener)}".strip()
+        who = f"{lease.listener_pid or ''} {_brief(sanitise(lease.listener))}".strip()
         if mark is None:
             return ((who, Tone.PLAIN),) if who else NO_VALUE
         glyph, tone, _ = LISTENER[mark]
@@ -94,6 +94,12 @@ def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lea
         ),
         Column("remedy", "", remedy, 20, 60, worth=4),
     )
+
+
+def _brief(command: str) -> str:
+    """The command with its program's folder left out."""
+    program, space, rest = command.partition(" ")
+    return program.rpartition("/")[2] + space + rest
 
 
 def ports_title(snapshot: Snapshot, host: str) -> Line:

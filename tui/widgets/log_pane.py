@@ -30,6 +30,15 @@ from autocoder.tui.spans import Line, clock, size
 from autocoder.tui.widgets.painted import Painted
 
 StyledRow = tuple[str, tuple[InkSpan, ...]]
+LEADING_INK = {
+    "tool": Ink(colour=4),
+    "text": Ink(colour=8),
+    "note": Ink(colour=8),
+    "error": Ink(colour=1),
+    "autocoder:": Ink(colour=6),
+}
+"""First words of the lines that workers and backends write themselves."""
+LEADING = re.compile(rf"(?:{'|'.join(LEADING_INK)})(?=\s)")
 ERROR_WORDS = ("error", "exception", "traceback", "failed")
 MATCH_INK = Ink(colour=3, bold=True, underline=True)
 FAINT_INK = Ink(dim=True)
@@ -209,7 +218,7 @@ class LogPane(Painted, can_focus=True):
         return rows[:height]
 
     def _rows_of(self, number: int, line: str) -> list[StyledRow]:
-        text, inks = sanitise_styled(line)
+        text, inks = inked(line)
         if self.words:
             inks = _with_matches(text, inks, self.words)
         margin = self._margin(number)
@@ -319,6 +328,14 @@ class LogPane(Painted, can_focus=True):
 
     def on_mouse_scroll_up(self, _event: events.MouseScrollUp) -> None:
         self.action_scroll_rows(-3)
+
+
+def inked(line: str) -> StyledRow:
+    """A line sanitised, with its own colours, or else its first word toned by what it says."""
+    text, inks = sanitise_styled(line)
+    if not inks and (word := LEADING.match(text)):
+        inks = (InkSpan(0, word.end(), LEADING_INK[word[0]]),)
+    return text, inks
 
 
 def _shifted(margin: str, text: str, inks: tuple[InkSpan, ...]) -> StyledRow:

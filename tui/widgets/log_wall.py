@@ -13,12 +13,12 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
 
-from autocoder.core.logs import LogTail, sanitise, sanitise_styled
+from autocoder.core.logs import LogTail, sanitise
 from autocoder.core.models import Agent
 from autocoder.tui.log_reader import LogReader
 from autocoder.tui.palette import CURSOR, Tone, state_of
 from autocoder.tui.spans import Line, fit
-from autocoder.tui.widgets.log_pane import painted_row
+from autocoder.tui.widgets.log_pane import inked, painted_row
 from autocoder.tui.widgets.painted import Painted
 
 LEAST_WIDTH, LEAST_HEIGHT = 56, 7
@@ -112,7 +112,7 @@ class LogWall(Painted, can_focus=True):
             end = tail.bounds[1]
             room = widths[index % self._columns]
             rows = [
-                painted_row(sanitise_styled(line), room, self.rich_style)
+                painted_row(inked(line), room, self.rich_style)
                 for line in tail.lines(end - (bottom - top - 1), end)
             ]
             if rows != self._rows.get(agent.agent_id):
