@@ -62,11 +62,10 @@ def show(
     feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
     """Everything known of one feature."""
-    with guarded(as_json=as_json), _read(project_dir) as store:
-        if store is None:
-            raise UsageError(f"there is no feature {feature_id}: the backlog is empty")
+    with guarded(as_json=as_json), _read(project_dir) as found:
+        store = _not_empty(found)
         feature = store.feature(feature_id)
-        stuck = {found.feature.id: found.why for found in store.stuck_features()}
+        stuck = {other.feature.id: other.why for other in store.stuck_features()}
         if as_json:
             print_json(feature_json(feature) | {"stuck": stuck.get(feature_id, "")})
             return
@@ -195,10 +194,8 @@ def retry(
     feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
     """Make a blocked or waiting feature claimable now, its attempts set back to none."""
-    with guarded(as_json=as_json), _read(project_dir) as store:
-        if store is None:
-            raise UsageError(f"there is no feature {feature_id}: the backlog is empty")
-        feature = store.retry_feature(feature_id)
+    with guarded(as_json=as_json), _read(project_dir) as found:
+        feature = _not_empty(found).retry_feature(feature_id)
         if as_json:
             print_json(feature_json(feature))
         else:
@@ -275,6 +272,12 @@ def _read(project_dir: Path) -> "Iterator[ProjectStore | None]":
         return
     with contextlib.closing(ProjectStore(path)) as store:
         yield store
+
+
+def _not_empty(store: "ProjectStore | None") -> "ProjectStore":
+    if store is None:
+        raise UsageError("the backlog is empty", "`autocoder features add NAME` begins one.")
+    return store
 
 
 @contextlib.contextmanager
