@@ -29,6 +29,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlmodel import SQLModel
 
 from autocoder.core.database import (
+    BUSY_TIMEOUT_S,
     check_integrity,
     open_database,
     readable,
@@ -139,7 +140,7 @@ class Ledger:
         for last in (False, False, True):
             engine, inode = self._engine, self._inode
             try:
-                with writable(engine, self.path) as connection:
+                with _turn(self.path), writable(engine, self.path) as connection:
                     answer = action(connection)
             except DatabaseError as error:
                 if error.cause != "damaged" or last:
@@ -304,7 +305,7 @@ class Ledger:
         except DatabaseError as error:
             if error.cause != "damaged":
                 raise
-            with _alone(self.path):
+            with _turn(self.path):
                 try:
                     self._open()
                 except DatabaseError as again:
@@ -365,8 +366,50 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Only one process at a time decides what to do with a damaged file."""
-    with path.with_name(f"{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _turn(path: Path) -> Iterator[None]:
+    """Wait for this process's turn to write; turns come in the order they were asked for.
+
+    SQLite alone lets whoever waited longest sleep longest: of 32 writers some waited
+    10 s and were then refused.
+
+    Raises:
+        DatabaseError: no turn came within `BUSY_TIMEOUT_S`, or the folder is not writable.
+    """
+    try:
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DatabaseError(
+            f"{path} cannot be written: {error.strerror}",
+            "Make the file and its folder writable.",
+            cause="unwritable",
+        ) from error
+    try:
+        if not _lock_within(lock, BUSY_TIMEOUT_S):
+            raise DatabaseError(
+                f"{path} is being written by another program for {BUSY_TIMEOUT_S:g} s",
+                f"Find it with `fuser {path.name}.lock` in that folder.",
+                cause="busy",
+            )
         yield
+    finally:
+        os.close(lock)
+
+
+def _lock_within(descriptor: int, seconds: float) -> bool:
+    """Lock an open file; False when others kept it locked for so long."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    # The kernel's queue is fair but has no time limit, hence a thread that may be left in it.
+    own = os.dup(descriptor)
+    locked = threading.Event()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX)
+            locked.set()
+        finally:
+            os.close(own)
+
+    threading.Thread(target=wait, name="ledger-turn", daemon=True).start()
+    return locked.wait(seconds)
