@@ -63,7 +63,7 @@ class Panel(App[Departure]):
         Binding("ctrl+c", "interrupt", "quit", show=False, priority=True, system=True),
     ]
 
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
     leaving: reactive[str] = reactive("", init=False)
 
     def __init__(

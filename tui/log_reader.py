@@ -1,6 +1,6 @@
 """A thread that follows the logs on show, so that no disk ever holds up a key.
 
-It only polls what a widget shows now, and says at most twenty times a second
+It only polls what a widget shows now, and says so often as a frame is long
 that something moved; the lines themselves are fetched when they are painted.
 """
 
@@ -17,9 +17,13 @@ FRAME_S = 0.05
 class LogReader:
     """The tails of the paths asked for last; one thread, started with the first path."""
 
-    def __init__(self, moved: Callable[[], object]) -> None:
-        """`moved` is called from the reader's thread."""
+    def __init__(
+        self, moved: Callable[[], object], *, frame_s: float = FRAME_S, max_lines: int = 10_000
+    ) -> None:
+        """`moved` is called from the reader's thread, once per frame in which a log grew."""
         self._moved = moved
+        self._frame_s = frame_s
+        self._max_lines = max_lines
         self._tails: Mapping[Path, LogTail] = MappingProxyType({})
         self._wake = threading.Event()
         self._ending = False
@@ -28,7 +32,9 @@ class LogReader:
     def follow(self, paths: tuple[Path, ...]) -> Mapping[Path, LogTail]:
         """Read these from now on and no others; a path followed before keeps its tail."""
         known = self._tails
-        self._tails = {path: known.get(path) or LogTail(path) for path in paths}
+        self._tails = {
+            path: known.get(path) or LogTail(path, max_lines=self._max_lines) for path in paths
+        }
         self._wake.set()
         if self._thread is None and paths:
             self._thread = threading.Thread(target=self._run, name="log reader", daemon=True)
@@ -52,7 +58,7 @@ class LogReader:
             moved = [tail.poll() for tail in tails.values()]
             if any(moved):
                 self._moved()
-            self._wake.wait(FRAME_S if tails else None)
+            self._wake.wait(self._frame_s if tails else None)
             self._wake.clear()
         for tail in opened.values():
             tail.close()

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from autocoder.core.logs import sanitise
 from autocoder.core.models import (
+    LIVE_STATES,
     Agent,
     AgentState,
     FeatureStatus,
@@ -208,19 +209,21 @@ AGENT_COLUMNS: tuple[Column[Agent], ...] = (
 
 def problems(snapshot: Snapshot) -> tuple[Agent, ...]:
     """Agents that need a human: live with a problem, or ended badly with nobody at work on it."""
-    at_work = {agent.feature_id for agent in snapshot.agents if agent.live}
-    settled = {
-        feature.id for feature in snapshot.backlog if feature.status is FeatureStatus.DONE
-    } | at_work
+    settled = {feature.id for feature in snapshot.backlog if feature.status is FeatureStatus.DONE}
+    ended: list[Agent] = []
     found: list[Agent] = []
-    seen: set[int] = set()
     for agent in snapshot.agents:
-        badly = agent.state in (AgentState.CRASHED, AgentState.FAILED)
-        if agent.live and agent.problem:
+        if agent.state not in LIVE_STATES:
+            ended.append(agent)
+            continue
+        settled.add(agent.feature_id)
+        if agent.problem:
             found.append(agent)
-        elif not agent.live and agent.feature_id not in seen | settled:
-            seen.add(agent.feature_id)
-            if badly:
+    for agent in ended:
+        # The latest attempt comes first, and speaks for those before it.
+        if agent.feature_id not in settled:
+            settled.add(agent.feature_id)
+            if agent.state in (AgentState.CRASHED, AgentState.FAILED):
                 found.append(agent)
     return tuple(found)
 
@@ -239,12 +242,13 @@ def title_line(snapshot: Snapshot, now: float, width: int) -> Line:
         (f"  {sanitise(snapshot.base)}", Tone.PLAIN),
         (f" {sanitise(snapshot.base_commit)}", Tone.DIM),
     )
-    wrong = len(problems(snapshot))
+    trouble = problems(snapshot)
+    wrong = len(trouble)
     right: Line = (
         (f"{PROBLEM} {wrong}   " if wrong else "", Tone.WARN),
         (f"{clock(now)} ", Tone.DIM),
     )
-    counts = _counts(snapshot)
+    counts = _counts(snapshot, trouble)
     short = [count[:2] for count in counts]
     variants: tuple[tuple[Line, str, list[Line]], ...] = (
         ((*name, *base), "   ", counts),
@@ -260,9 +264,9 @@ def title_line(snapshot: Snapshot, now: float, width: int) -> Line:
     return spread(line, right, width)
 
 
-def _counts(snapshot: Snapshot) -> list[Line]:
+def _counts(snapshot: Snapshot, trouble: Sequence[Agent]) -> list[Line]:
     states = Counter(agent.state for agent in snapshot.agents)
-    wrong = Counter(agent.state for agent in problems(snapshot) if not agent.live)
+    wrong = Counter(agent.state for agent in trouble if not agent.live)
     features = snapshot.features
     counts: list[Line] = []
     if snapshot.paused:

@@ -51,9 +51,14 @@ class Terminal:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         size: tuple[int, int] = (120, 40),
+        interpret: bool = True,
     ) -> None:
-        """Start `argv` with `env` added to this process's environment; `size` is columns, rows."""
+        """Start `argv` with `env` added to this process's environment; `size` is columns, rows.
+
+        Without `interpret` only `raw` is kept: pyte is far slower than the panel.
+        """
         columns, rows = size
+        self._interpret = interpret
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.Stream(self._screen)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace")
@@ -126,6 +131,15 @@ class Terminal:
                 time_left = min(deadline, time.monotonic() + 0.5)
                 deadline = time_left
 
+    def wait_for_bytes(self, wanted: bytes, start: int, seconds: float = 15.0) -> float:
+        """Seconds until `wanted` was written after byte `start` of `raw`."""
+        began = time.monotonic()
+        while wanted not in self.raw[start:]:
+            if time.monotonic() > began + seconds:
+                raise AssertionError(f"never written: {wanted!r}")
+            self._read(0.02)
+        return time.monotonic() - began
+
     def wait_for_exit(self, seconds: float = 15.0) -> int:
         """The exit code, when the process ends within that time."""
         deadline = time.monotonic() + seconds
@@ -160,6 +174,10 @@ class Terminal:
         packed = struct.pack("HHHH", rows, columns, 0, 0)
         fcntl.ioctl(self._controller, termios.TIOCSWINSZ, packed)
 
+    def drain(self, seconds: float) -> bool:
+        """Take in what is written within that time; True when there was something."""
+        return self._read(seconds)
+
     def _read(self, seconds: float) -> bool:
         """Take in what has been written; True when there was something."""
         found = False
@@ -174,7 +192,8 @@ class Terminal:
             if not data:
                 return found
             self.raw += data
-            self._stream.feed(_without_queries(self._decode.decode(data)))
+            if self._interpret:
+                self._stream.feed(_without_queries(self._decode.decode(data)))
             found, seconds = True, 0
         return found
 

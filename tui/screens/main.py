@@ -69,7 +69,7 @@ class MainScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = list(keys.MAIN)
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - as Textual declares it
 
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
     leaving: reactive[str] = reactive("", init=False)
     """What the panel waits for before it leaves; empty while it stays."""
     filter: reactive[Query] = reactive(Query(), init=False)
@@ -135,12 +135,13 @@ class MainScreen(Screen[None]):
             return
         snapshot = self.snapshot
         agents = render.problems(snapshot) if self.only_problems else snapshot.agents
-        shown = [agent for agent in agents if self.filter.holds(agent)]
+        filtered = bool(self.filter.terms)
+        shown = [agent for agent in agents if self.filter.holds(agent)] if filtered else agents
         grid = self.grid
         if self.only_problems and not agents:
             grid.empty = render.NO_PROBLEMS
         else:
-            grid.empty = render.empty_grid(snapshot, filtered=bool(self.filter.terms))
+            grid.empty = render.empty_grid(snapshot, filtered=filtered)
         grid.show(shown)
         self._say_what_is_shown()
 
@@ -158,8 +159,7 @@ class MainScreen(Screen[None]):
     @property
     def selected(self) -> Agent | None:
         """The agent under the cursor."""
-        key = self.grid.cursor_key
-        return next((agent for agent in self.grid.rows if agent.agent_id == key), None)
+        return self.grid.cursor_row
 
     def _show_log(self) -> None:
         self.log_pane.agent = self.selected

@@ -12,7 +12,7 @@ from autocoder.tui.widgets.painted import TextLines
 
 
 class Header(TextLines):
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
 
     def __init__(self, clock: Callable[[], float], project: str) -> None:
         super().__init__()

@@ -21,6 +21,9 @@ from autocoder.tui.spans import Line, fit
 from autocoder.tui.widgets.log_pane import inked, painted_row
 from autocoder.tui.widgets.painted import Painted
 
+FRAME_S = 0.125
+"""Nobody reads a wall twenty times a second."""
+KEPT_LINES = 200
 LEAST_WIDTH, LEAST_HEIGHT = 56, 7
 """Smallest pane worth looking at, its title included."""
 
@@ -43,7 +46,9 @@ class LogWall(Painted, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__()
-        self._reader = LogReader(lambda: self.post_message(self.LinesMoved()))
+        self._reader = LogReader(
+            lambda: self.post_message(self.LinesMoved()), frame_s=FRAME_S, max_lines=KEPT_LINES
+        )
         self._tails: dict[str, LogTail] = {}
         self._columns = 1
         self._shown: tuple[Agent, ...] = ()

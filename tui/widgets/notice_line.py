@@ -16,7 +16,7 @@ INFO_S = 60.0
 
 
 class NoticeLine(TextLines):
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False)
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
     seen: reactive[int] = reactive(0, init=False)
     """Id of the last notice the user has put away."""
     word: reactive[Line] = reactive((), init=False)

@@ -89,6 +89,10 @@ class Table(Painted, Generic[Row], can_focus=True):
         return self._key(self._rows[self._cursor]) if self._rows else None
 
     @property
+    def cursor_row(self) -> Row | None:
+        return self._rows[self._cursor] if self._rows else None
+
+    @property
     def rows(self) -> Sequence[Row]:
         return self._rows
 
@@ -192,9 +196,10 @@ class Table(Painted, Generic[Row], can_focus=True):
     def _measure(self) -> None:
         # Only ever wider, so that columns stand still while rows come and go.
         now = self._clock()
+        shown = self._rows[self._top : self._top + self._visible]
         for column in self.columns:
             if column.natural:
-                widest = max((width_of(column.cell(row, now)) for row in self._rows), default=0)
+                widest = max((width_of(column.cell(row, now)) for row in shown), default=0)
                 known = self._widest.get(column.name, column.least)
                 self._widest[column.name] = max(known, min(widest, column.most))
 
@@ -218,8 +223,9 @@ class Table(Painted, Generic[Row], can_focus=True):
 
     def on_resize(self, _event: events.Resize) -> None:
         self._painted.clear()
-        self._arrange()
         self._scroll_to_cursor()
+        self._measure()
+        self._arrange()
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
@@ -260,6 +266,8 @@ class Table(Painted, Generic[Row], can_focus=True):
         if index != self._cursor:
             self._cursor = index
             self._scroll_to_cursor()
+            self._measure()
+            self._arrange()
             self.update_lines()
             self.post_message(self.CursorMoved(self, self.cursor_key))
 

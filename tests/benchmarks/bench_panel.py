@@ -1,0 +1,136 @@
+"""The panel as a process in a pseudo terminal: what it costs, and how soon a key shows."""
+
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from support.figures import Figure, figure
+from support.pty import Terminal
+
+SUPPORT = Path(__file__).parent.parent / "support"
+SIZE = (140, 40)
+SECONDS = 8.0
+KEYS = 60
+
+
+def figures() -> Iterator[Figure]:
+    yield from _first_paint()
+    with _panel(100, 0) as (terminal, _):
+        terminal.wait_for_bytes(b"number 0000 end", 0)
+        _settle(terminal, 3)
+        cpu, written = _cost(terminal, SECONDS)
+        note = "100 silent agents"
+        yield figure("idle panel, CPU", cpu, "%", at_most=3, note=note)
+        yield figure("idle panel, bytes written", written, "B/s", note=f"{note}; clock and ages")
+    yield from _busy("one pane", 100, 1000, ())
+    yield from _busy("wall of 9 panes", 100, 1000, ("v",), size=(200, 32))
+    yield from _busy("wall of 24 panes", 100, 1000, ("v",), size=(180, 60))
+    yield from _many_rows()
+
+
+def _first_paint() -> Iterator[Figure]:
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        with _panel(3, 0) as (terminal, _folder):
+            terminal.wait_for_bytes(b"autocoder", 0)
+            times.append(time.monotonic() - began)
+    yield figure("start to first paint", min(times), "s", at_most=1, note="best of 3")
+
+
+def _busy(
+    name: str, agents: int, rate: int, keys: tuple[str, ...], size: tuple[int, int] = SIZE
+) -> Iterator[Figure]:
+    note = f"{agents} agents x {rate} lines/s"
+    with _panel(agents, 0, size=size) as (terminal, folder):
+        terminal.wait_for_bytes(b"number 0000 end", 0)
+        with _writing(folder, agents, rate):
+            terminal.press(*keys)
+            _settle(terminal, 3)
+            process = psutil.Process(terminal.process.pid)
+            before = process.memory_info().rss
+            cpu, written = _cost(terminal, SECONDS)
+            yield figure(f"busy panel, {name}, CPU", cpu, "%", at_most=60, note=note)
+            yield figure(f"busy panel, {name}, output", written / 1000, "kB/s", note=note)
+            if not keys:
+                yield from _keys(terminal, f"busy panel, {name}", note)
+            after = process.memory_info().rss
+            grown = (after - before) / 1e6
+            yield figure(
+                f"busy panel, {name}, RSS",
+                after / 1e6,
+                "MB",
+                at_most=200,
+                note=f"{note}; {grown:+.1f} MB meanwhile",
+            )
+
+
+def _many_rows() -> Iterator[Figure]:
+    note = "1,000 agents, 50 changes/s"
+    with _panel(1000, 50) as (terminal, _):
+        terminal.wait_for_bytes(b"number 0000 end", 0)
+        _settle(terminal, 2)
+        cpu, _ = _cost(terminal, SECONDS)
+        yield figure("1,000 rows, CPU", cpu, "%", note=note)
+        yield from _keys(terminal, "1,000 rows", note)
+
+
+def _keys(terminal: Terminal, name: str, note: str) -> Iterator[Figure]:
+    """From a key to the log title of the next row, which only that key brings."""
+    times = []
+    for number in range(1, KEYS + 1):
+        start = len(terminal.raw)
+        terminal.press("j")
+        times.append(terminal.wait_for_bytes(b"number %04d end" % number, start) * 1000)
+        _settle(terminal, 0.05)
+    times.sort()
+    p50, p99 = statistics.median(times), times[round(0.99 * (len(times) - 1))]
+    yield figure(f"{name}, key to screen p50", p50, "ms", note=note)
+    yield figure(f"{name}, key to screen p99", p99, "ms", at_most=100, note=note)
+
+
+@contextlib.contextmanager
+def _panel(
+    agents: int, changes: int, size: tuple[int, int] = SIZE
+) -> Iterator[tuple[Terminal, Path]]:
+    with tempfile.TemporaryDirectory() as name:
+        program = str(SUPPORT / "fleet_process.py")
+        argv = [sys.executable, program, name, str(agents), str(changes)]
+        env = {"PYTHONPATH": str(SUPPORT.parent)}
+        with Terminal(argv, env=env, size=size, interpret=False) as terminal:
+            yield terminal, Path(name)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path, files: int, rate: int) -> Iterator[None]:
+    program = str(SUPPORT / "log_writer.py")
+    argv = [sys.executable, program, str(folder), str(files), str(rate)]
+    writer = subprocess.Popen(argv)
+    try:
+        yield
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def _settle(terminal: Terminal, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        terminal.drain(0.02)
+
+
+def _cost(terminal: Terminal, seconds: float) -> tuple[float, float]:
+    """Per cent of a core, and bytes a second to the terminal."""
+    process = psutil.Process(terminal.process.pid)
+    before, start, began = process.cpu_times(), len(terminal.raw), time.monotonic()
+    _settle(terminal, seconds)
+    after, took = process.cpu_times(), time.monotonic() - began
+    used = after.user + after.system - before.user - before.system
+    return 100 * used / took, (len(terminal.raw) - start) / took
