@@ -19,6 +19,7 @@ from autocoder.core.worktrees.git import Git
 from autocoder.core.worktrees.lock import RepositoryLock
 from support.repositories import commit, git, make_repository, write
 from support.waiting import wait_until
+from support.workers import is_alive
 
 ODD_NAMES = [
     "with spaces",
@@ -589,8 +590,8 @@ def test_a_git_that_takes_too_long_is_ended_with_what_it_started(
     with pytest.raises(GitError, match=r"git slow took longer than 1 s"):
         Git(project).run("slow", time_limit_s=1)
 
-    started = [Path("/proc", pid) for pid in pids.read_text().split()]
-    wait_until(lambda: not any(process.exists() for process in started))
+    started = [int(pid) for pid in pids.read_text().split()]
+    wait_until(lambda: not any(map(is_alive, started)))
 
 
 def test_a_lock_held_by_another_process_is_waited_for(tmp_path: Path) -> None:
