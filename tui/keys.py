@@ -45,7 +45,7 @@ AGENTS: Final = (
         "R",
         "recover_all",
         "recover all",
-        "Recover every crashed or failed agent; lists them first",
+        "Recover everything nobody looks after; four lists first",
         show=False,
     ),
     _key("agent.merge", "m", "merge", "merge", "Merge the agent's finished branch", show=False),

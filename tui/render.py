@@ -497,20 +497,42 @@ def notices_page(notices: Sequence[Notice]) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def recovery_lines(agents: Sequence[Agent]) -> tuple[Line, ...]:
-    """What recovering these does: on what work a new agent goes on, and why it is needed."""
+def recovery_lines(snapshot: Snapshot) -> tuple[Line, ...]:
+    """The four lists of what recovering everything would do, each with its meaning."""
+    plan = snapshot.recovery
+    names = {agent.agent_id: agent.feature for agent in snapshot.agents}
+    features = {feature.id: feature.name for feature in snapshot.backlog}
+
+    def agents(ids: Sequence[str]) -> list[tuple[str, str]]:
+        return [(agent_id, names.get(agent_id, "")) for agent_id in ids]
+
+    lists = (
+        ("adopt", "running workers that nobody watches", agents(plan.adopt)),
+        ("go on with", "crashed agents, each in its worktree", agents(plan.crashed)),
+        ("release", "ports of agents that are no more", [(str(port), "") for port in plan.release]),
+        (
+            "requeue",
+            "features in progress that nobody works on",
+            [(f"feature {number}", features.get(number, "")) for number in plan.requeue],
+        ),
+    )
     lines: list[Line] = []
-    for agent in agents:
-        name = sanitise(agent.agent_id)
-        lines.append(((f"    {name}  ", Tone.STRONG), (sanitise(agent.feature), Tone.PLAIN)))
-        what = sanitise(agent.reason)
-        lines.append(((f"    {' ' * len(name)}  {what}", Tone.DIM),))
-    lines += [
-        (),
-        (("    A new agent goes on in each worktree; commits and", Tone.DIM),),
-        (("    uncommitted files are kept.", Tone.DIM),),
-    ]
+    for title, meaning, entries in lists:
+        if lines:
+            lines.append(())
+        tone = Tone.STRONG if entries else Tone.DIM
+        lines.append(
+            ((f"    {title:<11}", tone), (f"{meaning}: {len(entries) or 'none'}", Tone.DIM))
+        )
+        for name, words in entries[:RECOVERY_SHOWN]:
+            said = ((f"      {sanitise(name)}  ", Tone.PLAIN), (sanitise(words), Tone.DIM))
+            lines.append(said)
+        if len(entries) > RECOVERY_SHOWN:
+            lines.append(((f"      … {len(entries) - RECOVERY_SHOWN} more", Tone.DIM),))
     return tuple(lines)
+
+
+RECOVERY_SHOWN = 3
 
 
 def urls_page(agents: Sequence[Agent]) -> tuple[Line, ...]:

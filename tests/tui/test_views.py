@@ -9,13 +9,13 @@ from autocoder.core.commands import (
     ExpandPool,
     KillAgent,
     MergeFeature,
-    RecoverAgent,
+    RecoverAll,
     RetryFeature,
     SpawnAgent,
     StopAgent,
 )
 from autocoder.core.errors import GitError
-from autocoder.core.models import Agent, AgentState, Role, Severity
+from autocoder.core.models import Agent, AgentState, RecoveryPlan, Role, Severity
 from autocoder.core.questions import Details, PastEvent, ProcessLine, Questions, SettingValue
 from autocoder.tui import outside
 from autocoder.tui.screens.main import MainScreen
@@ -125,13 +125,24 @@ async def test_an_empty_name_spawns_nothing() -> None:
         assert run.asked == []
 
 
-async def test_recovering_all_lists_them_and_leaves_the_living_alone() -> None:
+async def test_recovering_all_shows_four_lists_before_it_does_anything() -> None:
+    plan = RecoveryPlan(("a-0f31",), (CRASHED.agent_id,), (5009, 5182), (16,))
+    async with driven(replace(a_busy_project(), recovery=plan)) as run:
+        await run.press("R")
+        await run.shows("Recover all of this?")
+        for said in ("adopt", "go on with", CRASHED.agent_id, "5182", "feature 16"):
+            assert said in run.screen
+        await run.press("enter")
+        assert run.asked == []
+        await run.press("R")
+        assert run.asked == [RecoverAll()]
+
+
+async def test_where_nothing_is_to_recover_the_panel_says_so() -> None:
     async with driven(FLEET) as run:
         await run.press("R")
-        await run.shows("Recover 1 agent?")
-        assert "killed by signal 9" in run.screen
-        await run.press("R")
-        assert run.asked == [RecoverAgent(CRASHED.agent_id)]
+        await run.shows("there is nothing")
+        assert run.asked == []
 
 
 async def test_m_merges_the_features_of_the_chosen_agents() -> None:

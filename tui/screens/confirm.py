@@ -28,7 +28,8 @@ class Question:
     """The key that led here, by Textual's name; pressed again it means yes."""
 
 
-MOST_LINES = 16
+FRAME_LINES = 8
+"""Lines that are not the body, and a little room around the dialog."""
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -45,9 +46,10 @@ class ConfirmScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         question = self._question
         body = question.body
-        if len(body) > MOST_LINES:
-            rest = len(body) - MOST_LINES + 1
-            body = (*body[: MOST_LINES - 1], ((f"   … {rest} more lines", Tone.DIM),))
+        most = max(3, self.app.size.height - FRAME_LINES)
+        if len(body) > most:
+            rest = len(body) - most + 1
+            body = (*body[: most - 1], ((f"    … {rest} more lines", Tone.DIM),))
         dialog = TextLines(id="dialog")
         dialog.lines = (
             (),

@@ -23,6 +23,7 @@ from autocoder.core.commands import (
     MergeFeature,
     Pause,
     RecoverAgent,
+    RecoverAll,
     Resume,
     SpawnAgent,
     StopAgent,
@@ -263,19 +264,17 @@ class MainScreen(Screen[None]):
             self._confirm(question, commands)
 
     def action_recover_all(self) -> None:
-        wrong = render.problems(self.snapshot) if self.snapshot else ()
-        ended = [agent for agent in wrong if not agent.live]
-        if not ended:
-            self.say("R recovers what has crashed or failed; there is nothing")
+        if self.snapshot is None or not self.snapshot.recovery:
+            self.say("R recovers what nobody looks after; there is nothing")
             return
         question = Question(
-            title=f"Recover {counted(len(ended), 'agent')}?",
-            body=render.recovery_lines(ended),
-            verb="recovers them",
+            title="Recover all of this?",
+            body=render.recovery_lines(self.snapshot),
+            verb="recovers",
             otherwise="leaves all as it is",
             key="R",
         )
-        self._confirm(question, tuple(RecoverAgent(agent.agent_id) for agent in ended))
+        self._confirm(question, (RecoverAll(),))
 
     def action_merge(self) -> None:
         self.want(*(MergeFeature(agent.feature_id) for agent in self.grid.targets))
