@@ -64,7 +64,8 @@ class PortGapRow(SQLModel, table=True):
     start: int
 
 
-_PORT_TAKEN = DDL("""
+_PORT_TAKEN = DDL(  # type: ignore[no-untyped-call]
+    """
 CREATE TRIGGER port_taken AFTER INSERT ON port_leases BEGIN
   INSERT INTO port_gaps (host_id, start, until) SELECT NEW.host_id, 0, 65536
     WHERE NOT EXISTS (SELECT 1 FROM port_gaps WHERE host_id = NEW.host_id);
@@ -77,8 +78,10 @@ CREATE TRIGGER port_taken AFTER INSERT ON port_leases BEGIN
       (SELECT min(until) FROM port_gaps WHERE host_id = NEW.host_id AND until > NEW.port);
   DELETE FROM port_gaps
     WHERE host_id = NEW.host_id AND until = NEW.port + 1 AND start = NEW.port + 1;
-END""")
-_PORT_GIVEN_BACK = DDL("""
+END"""
+)
+_PORT_GIVEN_BACK = DDL(  # type: ignore[no-untyped-call]
+    """
 CREATE TRIGGER port_given_back AFTER DELETE ON port_leases BEGIN
   INSERT OR REPLACE INTO port_gaps (host_id, start, until) VALUES (
     OLD.host_id,
@@ -90,7 +93,8 @@ CREATE TRIGGER port_given_back AFTER DELETE ON port_leases BEGIN
                  WHERE host_id = OLD.host_id AND until > OLD.port)),
              OLD.port + 1));
   DELETE FROM port_gaps WHERE host_id = OLD.host_id AND until = OLD.port;
-END""")
+END"""
+)
 for _trigger in (_PORT_TAKEN, _PORT_GIVEN_BACK):
     event.listen(SQLModel.metadata.tables["port_gaps"], "after_create", _trigger)
 

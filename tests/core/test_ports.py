@@ -42,7 +42,7 @@ def make(tmp_path: Path, kernel: SimulatedKernel, clock: Clock) -> Iterator[Make
             given = {"kernel": kernel, "now": clock, "rules": RULES}
             for name in ("kernel", "now", "rules"):
                 if name in changes:
-                    given[name] = changes.pop(name)  # type: ignore[assignment]
+                    given[name] = changes.pop(name)
             path = changes.pop("path", tmp_path / "ledger.db")
             allocator = PortAllocator(
                 path,  # type: ignore[arg-type]
