@@ -392,6 +392,8 @@ class Worker:
         self._requests: set[int] = set()
         self._stop_stages: list[tuple[float, str]] = []
         self._recent = b""
+        self._last_words: list[str] | None = None
+        """What it said last before a limit ended it; what it says while ending explains nothing."""
 
     def run(self) -> int:
         """Returns this process's own exit code: 0 when the backend ended with 0."""
@@ -553,6 +555,7 @@ class Worker:
         for limit, since in (("wall_limit", self.started_at), ("idle_limit", self.last_output)):
             seconds = float(self.limits.get(limit + "_s", 0))
             if seconds and now - since > seconds:
+                self._last_words = _last_lines(self._recent, 5)
                 self._say(f"{limit.replace('_', ' ')} of {seconds:.0f} s reached, stopping")
                 self._begin_stop(limit)
                 return
@@ -666,7 +669,7 @@ class Worker:
             "ports_free": free,
             "eaddrinuse": self.address_errors.own,
             "foreign_ports": self.address_errors.others,
-            "last_lines": _last_lines(self._recent, 5),
+            "last_lines": self._last_words or _last_lines(self._recent, 5),
         }
         self._say(
             f"{self.ending}, exit code {code}; {len(self.ended)} processes ended, "

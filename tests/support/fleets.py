@@ -1,0 +1,231 @@
+"""Whole orchestrators on real repositories, their agents running programs of the test's."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autocoder.core.commands import Command
+from autocoder.core.composition import open_engine
+from autocoder.core.launcher import run_folder
+from autocoder.core.models import Agent, Feature, Notice, PortRange, RunReport, Snapshot
+from autocoder.core.orchestrator import Orchestrator
+from autocoder.core.settings import CommandBackend, LimitSettings, PortSettings, Settings
+from autocoder.core.store import FeatureDraft, ProjectStore
+from support import oracle
+from support.repositories import git, make_repository
+from support.waiting import wait_until
+
+AGENT = Path(__file__).with_name("agent_program.py")
+WAITS = "import signal; signal.pause()"
+
+
+class Project:
+    """A repository with a backlog; every file of it below one folder of the test's."""
+
+    def __init__(self, folder: Path, ports: range, **changes: Any) -> None:
+        self.dir = make_repository(folder / "project")
+        self.database = self.dir / "agent_system.db"
+        self.ledger = folder / "ledger.db"
+        self.programs = folder / "programs"
+        self.programs.mkdir()
+        half = len(ports) // 2
+        command = (sys.executable, "-I", "-S", str(AGENT), str(self.programs), "{feature_id}")
+        self.settings = replace(
+            Settings(),
+            parallel=4,
+            backend="test",
+            backends={"test": CommandBackend(command=command)},
+            fence="off",
+            tick_s=0.2,
+            ledger_url=f"sqlite:///{self.ledger}",
+            ports=PortSettings(
+                api=(PortRange(ports[0], ports[half]),),
+                web=(PortRange(ports[half], ports[-1] + 1),),
+                cooldown_s=0.0,
+                auto_expand=False,
+            ),
+            limits=LimitSettings(min_free_mib=0, retry_s=0.1, stop_grace_s=1.0),
+        )
+        self.settings = replace(self.settings, **changes)
+
+    def limit(self, **changes: Any) -> None:
+        self.settings = replace(self.settings, limits=replace(self.settings.limits, **changes))
+
+    def add(self, *programs: str, **draft: Any) -> list[int]:
+        """One feature per program; an empty program commits a file and ends."""
+        store = ProjectStore(self.database)
+        try:
+            drafts = [FeatureDraft(name=f"Feature {n}", **draft) for n, _ in enumerate(programs)]
+            ids = [feature.id for feature in store.add_features(drafts)]
+        finally:
+            store.close()
+        for feature_id, program in zip(ids, programs, strict=True):
+            self.write_program(feature_id, program)
+        return ids
+
+    def write_program(self, feature_id: int, program: str) -> None:
+        path = self.programs / f"{feature_id}.py"
+        if program:
+            path.write_text(textwrap.dedent(program))
+        else:
+            path.unlink(missing_ok=True)
+
+    def query(self, sql: str, database: Path | None = None) -> list[tuple[Any, ...]]:
+        uri = f"file:{database or self.database}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def commits(self) -> set[str]:
+        """Subjects of base's commits."""
+        return set(git(self.dir, "log", "--format=%s", "main").splitlines())
+
+    def run_folder(self, agent_id: str) -> Path:
+        return run_folder(self.dir, agent_id)
+
+    def processes(self, agent_id: str = "") -> set[int]:
+        """Live processes of the project's agents, or of one, by what they were started with."""
+        below = str(self.run_folder(agent_id) if agent_id else self.dir / ".autocoder" / "agents")
+        return {
+            pid
+            for pid, fact in oracle.processes().items()
+            if fact.state not in "ZX"
+            and oracle.environment(pid).get("TMPDIR", "").startswith(below)
+        }
+
+    def assert_nothing_is_left_of(self, agent: Agent) -> None:
+        """No process of an agent that has ended lives, and nothing listens on its pair."""
+        assert not self.processes(agent.agent_id)
+        assert not {agent.api_port, agent.web_port} & set(oracle.listeners())
+
+    def end_everything(self) -> None:
+        """Whatever a test left running: by the pids in the rows, checked by their arguments."""
+        if not self.database.exists():
+            return
+        for (pid,) in self.query("SELECT pid FROM agent_heartbeats WHERE pid IS NOT NULL"):
+            with contextlib.suppress(OSError):
+                if str(self.dir) in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGUSR1)
+
+
+class Running:
+    """An orchestrator in a thread, and what it has published."""
+
+    def __init__(self, engine: Orchestrator) -> None:
+        self.engine = engine
+        self.snapshot: Snapshot | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="orchestrator")
+        self._done = self._thread.submit(engine.run_to_report, self._publish)
+        self._thread.shutdown(wait=False)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+
+    def submit(self, command: Command) -> None:
+        self.engine.submit(command)
+
+    def wait(
+        self, condition: Callable[[Snapshot], Any], *, seconds: float = 20.0, what: str = ""
+    ) -> Snapshot:
+        """The first snapshot that fulfils the condition."""
+
+        def fulfilled() -> Snapshot | None:
+            snapshot = self.snapshot
+            if self._done.done():
+                self._done.result()
+            return snapshot if snapshot is not None and condition(snapshot) else None
+
+        try:
+            found = wait_until(fulfilled, seconds=seconds, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last seen: {self.told()}") from None
+        assert found is not None
+        return found
+
+    def told(self) -> str:
+        if self.snapshot is None:
+            return "nothing"
+        agents = [f"{a.agent_id} {a.state} {a.reason}" for a in self.snapshot.agents]
+        return "\n".join(agents + [f"{n.subject}: {n.text}" for n in self.snapshot.notices])
+
+    def agent_of(self, feature_id: int, state: str = "ACTIVE") -> Agent:
+        """The feature's latest agent, once it is in that state."""
+
+        def latest(snapshot: Snapshot) -> Agent | None:
+            found = [agent for agent in snapshot.agents if agent.feature_id == feature_id]
+            return found[0] if found and found[0].state == state else None
+
+        agent = latest(self.wait(latest, what=f"an agent of feature {feature_id} is {state}"))
+        assert agent is not None
+        return agent
+
+    def ended(self, agent_id: str) -> Agent:
+        """The agent, once it has ended."""
+
+        def find(snapshot: Snapshot) -> Agent | None:
+            found = [agent for agent in snapshot.agents if agent.agent_id == agent_id]
+            return found[0] if found and not found[0].live else None
+
+        agent = find(self.wait(find, what=f"{agent_id} ends"))
+        assert agent is not None
+        return agent
+
+    def notice(self, *words: str) -> Notice:
+        """The first notice with all these words, once it is said."""
+
+        def find(snapshot: Snapshot) -> Notice | None:
+            for notice in snapshot.notices:
+                if all(word in f"{notice.subject}: {notice.text}" for word in words):
+                    return notice
+            return None
+
+        notice = find(self.wait(find, what=f"a notice with {words}"))
+        assert notice is not None
+        return notice
+
+    def feature(self, feature_id: int) -> Feature:
+        assert self.snapshot is not None
+        return next(f for f in self.snapshot.backlog if f.id == feature_id)
+
+    def leave(self) -> None:
+        """As a panel that quits: agents go on."""
+        self.engine.stop()
+        self.report()
+
+    def report(self, seconds: float = 30.0) -> RunReport:
+        """What the run did, once it has ended."""
+        return self._done.result(seconds)
+
+
+@contextlib.contextmanager
+def running(project: Project) -> Iterator[Running]:
+    """An orchestrator that works on the project while the block runs; no agent outlives it."""
+    run = Running(open_engine(project.dir, project.settings))
+    try:
+        yield run
+    finally:
+        pids = [
+            agent.pid
+            for agent in (run.snapshot.agents if run.snapshot else ())
+            if agent.live and agent.pid
+        ]
+        project.end_everything()
+        run.leave()
+        for pid in pids:
+            wait_until(lambda pid=pid: _is_gone(pid), what=f"worker {pid} ends")  # type: ignore[misc]
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    except OSError:
+        return True
