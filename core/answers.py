@@ -1,6 +1,8 @@
 """Answers to `Questions`, from git, the kernel, the run folders and the project database."""
 
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from autocoder.core.settings import Settings, documented
 from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import Repository
 
-PROMPT_LIMIT = 64 * 1024
+PROMPT_LIMIT = NEW_FILE_LIMIT = 64 * 1024
 OURS = ("AUTOCODER_", "API_PORT", "WEB_PORT", "VITE_PORT", "PORT")
 """Variables whose values are shown; every other one may hold a secret."""
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
@@ -54,7 +56,10 @@ class LocalAnswers:
 
     def diff(self, agent: Agent) -> str:
         if agent.worktree_path and Path(agent.worktree_path).is_dir():
-            return self._repository.diff_worktree(Path(agent.worktree_path))
+            worktree = Path(agent.worktree_path)
+            _, unknown = self._repository.changes(worktree)
+            new = "".join(_new_file(worktree, name) for name in sorted(unknown))
+            return self._repository.diff_worktree(worktree) + new
         if agent.branch and self._repository.commits_ahead(agent.branch):
             return self._repository.diff(agent.branch)
         return ""
@@ -119,6 +124,23 @@ def _environment(processes: tuple[ProcessLine, ...]) -> tuple[tuple[str, str], .
 def _safe_value(name: str, value: str) -> str:
     ours = name.startswith(OURS)
     return value if ours and not any(word in name for word in SECRET) else ""
+
+
+def _new_file(worktree: Path, name: str) -> str:
+    """A file git does not know yet, written like a diff; git itself would leave it out."""
+    head = f"diff --git a/{name} b/{name}\nnew file, not yet added\n"
+    try:
+        # A link is not followed: it may lead anywhere.
+        descriptor = os.open(worktree / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        return f"{head}not shown: {error.strerror}\n"
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return f"{head}not shown: no plain file\n"
+        content = file.read(NEW_FILE_LIMIT)
+    if b"\0" in content:
+        return f"{head}not shown: binary\n"
+    return head + "".join(f"+{line}\n" for line in content.decode("utf-8", "replace").splitlines())
 
 
 def _facts(path: Path) -> tuple[tuple[str, str], ...]:

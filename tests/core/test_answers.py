@@ -1,0 +1,164 @@
+"""Claims about what a person is told who looks closer: real git, processes and database."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autocoder.core.composition import open_questions
+from autocoder.core.launcher import run_folder
+from autocoder.core.models import Agent, AgentState, Severity
+from autocoder.core.probe import local_kernel
+from autocoder.core.questions import Questions
+from autocoder.core.settings import load_settings
+from autocoder.core.store import ProjectStore
+from autocoder.core.worktrees import open_repository
+from support.repositories import commit, make_repository, write
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "todo-app", {"app.py": "one\n"})
+
+
+@pytest.fixture
+def questions(project: Path) -> Questions:
+    return open_questions(project, {"parallel": 7})
+
+
+def an_agent(project: Path, **changes: object) -> Agent:
+    values: dict[str, object] = {
+        "agent_id": "a-0001",
+        "state": AgentState.ACTIVE,
+        "feature_id": 1,
+        "feature": "Search",
+        "backend": "scripted",
+    }
+    return Agent(**values | changes)  # type: ignore[arg-type]
+
+
+def a_worktree(project: Path) -> Path:
+    repository = open_repository(project)
+    return repository.add("a-0001", "feat/1-search", repository.base_commit())
+
+
+def test_a_diff_shows_commits_changes_and_files_git_does_not_know(
+    project: Path, questions: Questions
+) -> None:
+    worktree = a_worktree(project)
+    commit(worktree, {"app.py": "one\ntwo\n"})
+    write(worktree, {"app.py": "one\ntwo\nthree\n", "new/file.py": "fresh\n"})
+    agent = an_agent(project, worktree_path=str(worktree), branch="feat/1-search")
+    diff = questions.diff(agent)
+    assert "+two" in diff
+    assert "+three" in diff
+    assert "b/new/file.py" in diff
+    assert "+fresh" in diff
+
+
+def test_a_link_in_a_worktree_is_not_followed(project: Path, questions: Questions) -> None:
+    worktree = a_worktree(project)
+    secret = project.parent / "secret"
+    secret.write_text("do not show\n")
+    (worktree / "link").symlink_to(secret)
+    os.mkfifo(worktree / "fifo")
+    agent = an_agent(project, worktree_path=str(worktree), branch="feat/1-search")
+    assert "do not show" not in questions.diff(agent)
+
+
+def test_without_a_worktree_the_branch_speaks(project: Path, questions: Questions) -> None:
+    worktree = a_worktree(project)
+    commit(worktree, {"app.py": "two\n"})
+    agent = an_agent(project, branch="feat/1-search")
+    assert "+two" in questions.diff(agent)
+    assert questions.details(agent).changed_paths == ("app.py",)
+
+
+def test_an_agent_without_branch_or_worktree_has_no_diff(
+    project: Path, questions: Questions
+) -> None:
+    assert questions.diff(an_agent(project)) == ""
+    assert questions.diff(an_agent(project, branch="feat/never-made")) == ""
+
+
+@pytest.fixture
+def tree() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with one child, which has secrets in its environment."""
+    child = "import sys; print('up', flush=True); sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    env = os.environ | {
+        "AUTOCODER_API_PORT": "5004",
+        "AUTOCODER_API_TOKEN": "hush",
+        "ANTHROPIC_API_KEY": "hush",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process
+    process.communicate()
+
+
+def test_details_show_the_tree_and_no_secret(
+    project: Path, questions: Questions, tree: subprocess.Popen[bytes]
+) -> None:
+    start = local_kernel().start_ticks(tree.pid)
+    details = questions.details(an_agent(project, pid=tree.pid, pid_start=start))
+    assert [process.depth for process in details.processes] == [0, 1]
+    environment = dict(details.environment)
+    assert environment["AUTOCODER_API_PORT"] == "5004"
+    assert environment["ANTHROPIC_API_KEY"] == ""
+    assert environment["AUTOCODER_API_TOKEN"] == ""
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_the_agents(
+    project: Path, questions: Questions, tree: subprocess.Popen[bytes]
+) -> None:
+    assert questions.details(an_agent(project, pid=tree.pid, pid_start=1)).processes == ()
+
+
+def test_details_of_an_ended_agent_say_how_it_ended(project: Path, questions: Questions) -> None:
+    folder = run_folder(project, "a-0001")
+    folder.mkdir(parents=True)
+    (folder / "exit.json").write_text(json.dumps({"exit_code": 3, "left_behind": [], "error": ""}))
+    (folder / "prompt.md").write_text("Build a search.")
+    details = questions.details(an_agent(project, state=AgentState.FAILED))
+    assert details.facts == (("exit_code", "3"),)
+    assert details.prompt == "Build a search."
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
+def test_a_damaged_exit_file_is_no_fact_and_no_error(
+    project: Path, questions: Questions, content: str
+) -> None:
+    folder = run_folder(project, "a-0001")
+    folder.mkdir(parents=True)
+    (folder / "exit.json").write_text(content)
+    assert questions.details(an_agent(project)).facts == ()
+
+
+def test_settings_come_with_their_origin(project: Path, questions: Questions) -> None:
+    known = {setting.name: setting for setting in questions.settings()}
+    assert (known["parallel"].value, known["parallel"].origin) == ("7", "--parallel")
+    assert known["ports.api"].value == "5000-5099"
+    assert known["env.pass"].origin == "default"
+
+
+def test_events_are_what_the_project_wrote_down(project: Path, questions: Questions) -> None:
+    settings = load_settings(project, environ={})
+    assert settings.database_url == ""
+    store = ProjectStore(project / "agent_system.db")
+    store.add_event(Severity.WARNING, "notice", "it happened", agent_id="a-0001")
+    store.close()
+    (event,) = wait_until(lambda: questions.events(10))
+    assert (event.severity, event.text, event.agent_id) == (
+        Severity.WARNING,
+        "it happened",
+        "a-0001",
+    )
