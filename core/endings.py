@@ -1,20 +1,13 @@
 """How an agent's end is settled and said. Pure: what it does is the fleet's."""
 
-from dataclasses import dataclass
-
 from autocoder.core import lifecycle
 from autocoder.core.lifecycle import ExitFacts, Verdict
 from autocoder.core.models import AgentState, Feature, FeatureStatus, Severity
-from autocoder.core.worktrees import Conflict, Merged, MergeResult, ReadyToMerge
+from autocoder.core.verify import Broken, Closed
+from autocoder.core.worktrees import Conflict, Merged, ReadyToMerge
 
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """What git said of a finished agent's branch."""
-
-    commits: int
-    merge: MergeResult | None
-    """None: nothing to merge."""
+TOLD_LINES = 5
+"""How much of a failed verification's output the next attempt is told."""
 
 
 def closed_verdict(closed: Closed, facts: ExitFacts | None, *, ran_s: float, base: str) -> Verdict:
@@ -24,7 +17,18 @@ def closed_verdict(closed: Closed, facts: ExitFacts | None, *, ran_s: float, bas
         return Verdict(
             AgentState.FAILED, f"merge conflict with {base} in {paths}", "merge conflict"
         )
+    if isinstance(closed.verification, Broken):
+        return Verdict(AgentState.FAILED, str(closed.verification), "verification failed")
     return lifecycle.verdict(facts, ran_s=ran_s, commits=closed.commits)
+
+
+def told_next(verdict: Verdict, closed: Closed | None, base: str) -> str:
+    """What the feature's next attempt is told of this one."""
+    if closed is not None and isinstance(closed.merge, Conflict):
+        return f"{verdict.reason}. Merge {base} into your branch and resolve it."
+    if closed is not None and isinstance(closed.verification, Broken):
+        return "\n".join((verdict.reason, *closed.verification.last_lines[-TOLD_LINES:]))
+    return verdict.reason
 
 
 def said_at_end(
@@ -51,6 +55,12 @@ def said_at_end(
         text += f"; ready to merge from {branch}: {merge.reason}"
     elif asked:
         severity = Severity.INFO
+    if closed is not None and closed.merge is not None:
+        if closed.verification is not None and not isinstance(closed.verification, Broken):
+            text += f", {closed.verification}"
+        if closed.warnings:
+            severity = Severity.WARNING
+            text += "".join(f"; {warning}" for warning in closed.warnings)
     if facts is not None:
         if asked:
             text += f"; {lifecycle.receipt(facts)}"

@@ -11,17 +11,18 @@ import enum
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autocoder.core import lifecycle
 from autocoder.core.admission import Admission
-from autocoder.core.endings import Closed, closed_verdict, said_at_end
-from autocoder.core.errors import AutocoderError, DatabaseError, GitError, RefusedError, UsageError
+from autocoder.core.endings import closed_verdict, said_at_end, told_next
+from autocoder.core.errors import AutocoderError, DatabaseError, RefusedError, UsageError
 from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
 from autocoder.core.leftovers import ProcessKey
@@ -52,7 +53,8 @@ from autocoder.core.store import (
     Requeued,
 )
 from autocoder.core.upkeep import Upkeep
-from autocoder.core.worktrees import Merged, ReadyToMerge, Repository
+from autocoder.core.verify import Cancelled, Closed, Finish, Verifier
+from autocoder.core.worktrees import Merged, Repository
 
 PATIENCE_S = 5.0
 """What a worker gets beyond its agent's grace before it is ended itself."""
@@ -67,7 +69,7 @@ class Stage(enum.Enum):
     RUNNING = enum.auto()
     """It has a worker, or is about to be found without one."""
     CLOSING = enum.auto()
-    """Its worker has ended; its commits are counted and merged."""
+    """Its worker has ended; its commits are counted, tested and merged."""
     ENDING = enum.auto()
     """How it ended is known; its row is still to be moved to the history."""
 
@@ -105,6 +107,8 @@ class LiveAgent:
     verdict: Verdict | None = None
     outcome: FeatureOutcome | None = None
     closed: Closed | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set to end its verification."""
     then_recover: bool = False
     """Goes on in a new agent as soon as this one has ended."""
     last_beat: float | None = None
@@ -153,6 +157,7 @@ class Fleet:
         admission: Admission,
         upkeep: Upkeep,
         git: GitThreads,
+        verifier: Verifier,
         rng: random.Random,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -168,6 +173,7 @@ class Fleet:
         self._admission = admission
         self._upkeep = upkeep
         self._git = git
+        self._verifier = verifier
         self._rng = rng
         self._now = now
         self._agents: dict[str, LiveAgent] = {}
@@ -609,6 +615,7 @@ class Fleet:
         until = time.monotonic() + patience_s
         live.patience_until = min(live.patience_until, until) if live.asked else until
         live.asked = AgentState.KILLED
+        live.cancelled.set()
         self._set_state(live, AgentState.STOPPING)
         return live
 
@@ -641,7 +648,7 @@ class Fleet:
         self._set_state(live, AgentState.STOPPING)
         if facts is not None and facts.ending == "exited" and facts.exit_code == 0:
             live.stage = Stage.CLOSING
-            live.closing = self._git.submit(lambda: self._finish_branch(record))
+            live.closing = self._verifier.submit(self._finish(live))
         else:
             self._end(live, verdict)
 
@@ -657,20 +664,24 @@ class Fleet:
             return "the host was restarted"
         return ""
 
-    def _finish_branch(self, record: AgentRecord) -> Closed:
-        """In a git thread: count the agent's commits and merge them into base."""
-        commits = self._repository.commits_ahead(record.branch, self._start_commit(record))
-        if not commits:
-            return Closed(0, None)
-        if self._settings.merge == "manual":
-            return Closed(commits, ReadyToMerge("merge = manual"))
-        try:
-            return Closed(commits, self._repository.merge(record.branch))
-        except GitError as error:
-            return Closed(commits, ReadyToMerge(error.message))
+    def _finish(self, live: LiveAgent) -> Finish:
+        record = live.record
+        return Finish(
+            agent_id=record.agent_id,
+            feature_id=live.feature.id,
+            branch=record.branch,
+            start_commit=self._start_commit(record),
+            worktree=Path(record.worktree_path),
+            pair=live.pair,
+            cancelled=live.cancelled,
+        )
 
     def _close_finished(self, live: LiveAgent, closing: Future[Closed]) -> None:
         failure = closing.exception()
+        if isinstance(failure, Cancelled):
+            said = live.displaced or "stopped before its branch was merged"
+            self._end(live, Verdict(AgentState.KILLED, said, counted=False))
+            return
         if isinstance(failure, AutocoderError):
             # Its commits are safe on the branch; only counting them failed.
             said = f"not closed: {failure.message}"
@@ -696,7 +707,8 @@ class Fleet:
         if not verdict.counted:
             return Requeued(verdict.reason, now + self._admission.trouble(live.feature.id))
         delay = lifecycle.retry_delay(live.feature.attempts + 1, limits.retry_s, self._rng)
-        return Failed(verdict.reason, verdict.error_key, now + delay, limits.attempts)
+        told = told_next(verdict, live.closed, self._repository.base)
+        return Failed(told, verdict.error_key, now + delay, limits.attempts)
 
     def _settle(self, live: LiveAgent) -> None:
         """Move its row to the history, give its pair back, say so.

@@ -34,6 +34,7 @@ from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher
 from autocoder.core.models import (
     Agent,
+    AgentState,
     Feature,
     FeatureCounts,
     FeatureStatus,
@@ -53,6 +54,7 @@ from autocoder.core.recovery import recovery_plan
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, FeatureDraft, ProjectStore
 from autocoder.core.upkeep import Upkeep
+from autocoder.core.verify import Verifier
 from autocoder.core.worktrees import Repository
 
 ENDED_SHOWN = 500
@@ -65,6 +67,9 @@ BEAT_S = 2.0
 
 READY_MERGE_S = 5.0
 """How often finished branches that could not be merged are tried again."""
+
+STARTING_S = 0.1
+"""A worker's first report wakes nobody, so it is looked for this often."""
 
 EXHAUSTED_S = 1.0
 """How long after a refused lease the ledger is asked again although its counts are the same."""
@@ -111,6 +116,15 @@ class Orchestrator:
         self._admission = Admission(project_dir, settings.limits)
         # Spreading retries needs no secrecy.
         rng = random.Random()  # noqa: S311
+        self._verifier = Verifier(
+            project_dir=project_dir,
+            settings=settings,
+            repository=repository,
+            launcher=launcher,
+            allocator=allocator,
+            kernel=kernel,
+            wake=self._wake,
+        )
         self._upkeep = Upkeep(
             project_dir=project_dir,
             settings=settings,
@@ -118,6 +132,7 @@ class Orchestrator:
             store=store,
             notices=self._notices,
             git=self._git,
+            verifier=self._verifier,
             rng=rng,
             now=now,
         )
@@ -133,6 +148,7 @@ class Orchestrator:
             admission=self._admission,
             upkeep=self._upkeep,
             git=self._git,
+            verifier=self._verifier,
             rng=rng,
             now=now,
         )
@@ -179,6 +195,7 @@ class Orchestrator:
 
     def close(self) -> None:
         """Let go of everything. Agents go on; whoever opens the project next adopts them."""
+        self._verifier.close()
         self._git.close()
         self._fleet.close()
         self._store.close()
@@ -205,7 +222,9 @@ class Orchestrator:
         poller.register(self._wake_read, select.POLLIN)
         for pidfd in self._fleet.pidfds():
             poller.register(pidfd, select.POLLIN)
-        poller.poll(self._settings.tick_s * 1000)
+        starting = any(live.record.state is AgentState.STARTING for live in self._fleet)
+        seconds = min(self._settings.tick_s, STARTING_S if starting else float("inf"))
+        poller.poll(seconds * 1000)
         try:
             while os.read(self._wake_read, 4096):
                 pass
@@ -485,7 +504,7 @@ class Orchestrator:
         seen = self._observations.get(record.agent_id, Observation())
         step = {
             Stage.PREPARING: "git worktree add",
-            Stage.CLOSING: f"merging into {self._repository.base}",
+            Stage.CLOSING: self._verifier.step(live.agent_id) or "its end is settled",
         }.get(live.stage, "")
         return Agent(
             agent_id=record.agent_id,

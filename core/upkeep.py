@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from autocoder.core import lifecycle
+from autocoder.core.endings import closed_verdict, told_next
 from autocoder.core.errors import AutocoderError, RefusedError
 from autocoder.core.git_threads import GitThreads, take_done
 from autocoder.core.launcher import run_folder
@@ -20,7 +21,8 @@ from autocoder.core.models import Feature, FeatureStatus, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, Failed, ProjectStore
-from autocoder.core.worktrees import Conflict, Merged, MergeResult, Repository
+from autocoder.core.verify import Cancelled, Closed, Finish, Verifier
+from autocoder.core.worktrees import Merged, ReadyToMerge, Repository
 
 ENDED_SEARCHED = 500
 """How far back ended agents are looked through for worktrees."""
@@ -40,6 +42,7 @@ class Upkeep:
         store: ProjectStore,
         notices: Notices,
         git: GitThreads,
+        verifier: Verifier,
         rng: random.Random,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -49,10 +52,11 @@ class Upkeep:
         self._store = store
         self._notices = notices
         self._git = git
+        self._verifier = verifier
         self._rng = rng
         self._now = now
         self._tidying: dict[str, Future[bool]] = {}
-        self._merging: dict[int, Future[MergeResult]] = {}
+        self._merging: dict[int, Future[Closed]] = {}
         self._dirty: tuple[str, Future[int]] | None = None
         self._turn = 0
         self._base: Future[str] | None = None
@@ -121,35 +125,53 @@ class Upkeep:
         if feature.status is not FeatureStatus.DONE or feature.review_status == "VERIFIED":
             raise RefusedError(f"feature {feature.id} has no branch that is ready to merge")
         if feature.id not in self._merging:
-            branch = feature.branch_name
-            self._merging[feature.id] = self._git.submit(lambda: self._repository.merge(branch))
+            agent_id = self._agent_of(feature)
+            finish = Finish(
+                agent_id=agent_id,
+                feature_id=feature.id,
+                branch=feature.branch_name,
+                start_commit="",
+                worktree=self._repository.worktrees_dir / agent_id,
+                pair=None,
+            )
+            self._merging[feature.id] = self._verifier.submit(finish, late=True)
 
-    def _merged(self, feature: Feature, merging: Future[MergeResult]) -> None:
+    def _agent_of(self, feature: Feature) -> str:
+        """Whose branch it is; a name for the occasion where nobody knows any more."""
+        records = self._store.history(ENDED_SEARCHED)
+        owners = (record.agent_id for record in records if record.branch == feature.branch_name)
+        return next(owners, f"merge-{feature.id}")
+
+    def _merged(self, feature: Feature, merging: Future[Closed]) -> None:
         subject = f"feature {feature.id}"
         failure = merging.exception()
-        if isinstance(failure, AutocoderError):
-            self._notices.stand(Severity.WARNING, subject, f"not merged: {failure.message}")
+        if isinstance(failure, AutocoderError | Cancelled):
+            said = failure.message if isinstance(failure, AutocoderError) else "cancelled"
+            self._notices.stand(Severity.WARNING, subject, f"not merged: {said}")
             return
-        result = merging.result()
+        closed = merging.result()
+        result = closed.merge
         base = self._repository.base
         if isinstance(result, Merged):
             self._store.set_merged(feature.id, True)
             self._notices.settled(subject)
             commits = lifecycle.plural(result.count, "commit")
-            text = f"merged: {feature.name}: {commits} into {base}"
+            text = f"merged: {feature.name}: {commits} into {base}, {closed.verification}"
             self._notices.say(Severity.INFO, subject, text, feature_id=feature.id)
             for record in self._store.history(ENDED_SEARCHED):
                 if record.branch == feature.branch_name and record.worktree_path:
                     self.tidy(record, merged=True)
-        elif isinstance(result, Conflict):
-            reason = f"merge conflict with {base} in {', '.join(result.paths[:5])}"
+        elif isinstance(result, ReadyToMerge):
+            self._notices.stand(Severity.WARNING, subject, f"ready to merge: {result.reason}")
+        else:
+            verdict = closed_verdict(closed, None, ran_s=0, base=base)
             limits = self._settings.limits
             delay = lifecycle.retry_delay(feature.attempts + 1, limits.retry_s, self._rng)
-            failed = Failed(reason, "merge conflict", self._now() + delay, limits.attempts)
+            told = told_next(verdict, closed, base)
+            failed = Failed(told, verdict.error_key, self._now() + delay, limits.attempts)
             self._store.settle_feature(feature.id, failed)
-            self._notices.say(Severity.WARNING, subject, f"{feature.name}: {reason}")
-        else:
-            self._notices.stand(Severity.WARNING, subject, f"ready to merge: {result.reason}")
+            self._notices.settled(subject)
+            self._notices.say(Severity.WARNING, subject, f"{feature.name}: {verdict.reason}")
 
     # ------------------------------------------------------------------ looking
 

@@ -237,6 +237,14 @@ class Repository:
         options = ("--quiet", "--no-overwrite-ignore", "--no-recurse-submodules", *kind)
         git.run("checkout", *options, target, "--", time_limit_s=CHECKOUT_LIMIT_S)
 
+    def keep_changes(self, path: Path, name: str) -> None:
+        """Keep what differs from its commit as refs/autocoder/kept/`name`; nothing changes."""
+        git = self._git.at(path, self._require_git_dir(path))
+        identity = {"user.name": "autocoder", "user.email": "autocoder@localhost"}
+        commit = git.run("stash", "create", "kept by autocoder", settings=identity).line()
+        if commit:
+            git.run("update-ref", f"refs/autocoder/kept/{name}", commit)
+
     def diff_worktree(self, path: Path) -> str:
         """What the worktree has changed since it left base, committed or not.
 

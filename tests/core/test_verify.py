@@ -1,7 +1,9 @@
 """Finished branches, tested by real commands in real worktrees and landed by real git."""
 
 import contextlib
+import dataclasses
 import json
+import os
 import shlex
 import sys
 import threading
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from autocoder.core.launcher import LocalLauncher, WorkerProcess, run_folder
-from autocoder.core.models import PortPair
+from autocoder.core.launcher import LocalLauncher, run_folder
+from autocoder.core.models import Holder, LeaseState
+from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import local_kernel
 from autocoder.core.settings import Settings, load_settings
 from autocoder.core.verify import (
@@ -49,13 +52,24 @@ class Bench:
         )
         self.repository: Repository = open_repository(self.project)
         self.repository.ignore("/.autocoder/")
-        self.holders: list[int | None] = []
+        self.kernel = local_kernel()
+        self.allocator = PortAllocator(
+            folder / "ledger.db", self.settings.ports, ui_port=ports[-1], kernel=self.kernel
+        )
         self._verifier: Verifier | None = None
         self._agents = 0
 
     @property
     def settings(self) -> Settings:
-        cli = {"fence": "off", "limits.stop_grace_s": 0.2, "merge": self.merge}
+        first, middle, end = self._ports[0], self._ports[50], self._ports[-1]
+        cli = {
+            "fence": "off",
+            "limits.stop_grace_s": 0.2,
+            "merge": self.merge,
+            "ports.api": f"{first}-{middle - 1}",
+            "ports.web": f"{middle}-{end - 1}",
+            "ports.cooldown_s": 0,
+        }
         return load_settings(self.project, environ={}, cli=cli)
 
     merge = "auto"
@@ -67,8 +81,9 @@ class Bench:
                 project_dir=self.project,
                 settings=self.settings,
                 repository=self.repository,
-                launcher=LocalLauncher(self.project, self.settings, local_kernel()),
-                held_by=self._note_holder,
+                launcher=LocalLauncher(self.project, self.settings, self.kernel),
+                allocator=self.allocator,
+                kernel=self.kernel,
                 wake=lambda: None,
             )
         return self._verifier
@@ -80,11 +95,19 @@ class Bench:
         start = self.repository.base_commit()
         worktree = self.repository.add(agent_id, branch, start)
         commit(worktree, {name: f"{name}\n" for name in files} | contents, f"Work of {agent_id}")
-        low = self._ports[2 * self._agents]
-        return Finish(agent_id, self._agents, branch, start, worktree, PortPair(low, low + 1, 1))
+        pair = self.allocator.lease(Holder(agent_id, str(self.project), os.getpid()))
+        return Finish(agent_id, self._agents, branch, start, worktree, pair)
 
-    def close(self, finish: Finish, *, asked: bool = False) -> Closed:
-        return self.verifier.submit(finish, asked=asked).result(30)
+    def close(self, finish: Finish, *, late: bool = False) -> Closed:
+        return self.verifier.submit(finish, late=late).result(30)
+
+    def holders(self) -> dict[str, set[int | None]]:
+        """Who holds ports: the pids of each holder's leases."""
+        found: dict[str, set[int | None]] = {}
+        for lease in self.allocator.leases():
+            if lease.state is LeaseState.LEASED:
+                found.setdefault(lease.holder, set()).add(lease.pid)
+        return found
 
     def base_has(self, name: str) -> bool:
         return self.repository.base_file(name) is not None
@@ -95,9 +118,7 @@ class Bench:
     def shut(self) -> None:
         if self._verifier is not None:
             self._verifier.close()
-
-    def _note_holder(self, _finish: Finish, worker: WorkerProcess | None) -> None:
-        self.holders.append(worker.pid if worker else None)
+        self.allocator.close()
 
 
 @pytest.fixture
@@ -235,6 +256,7 @@ def test_the_command_gets_the_agents_ports_and_environment(tmp_path: Path, ports
         finish = bench.finished("one")
         bench.close(finish)
         pair = finish.pair
+        assert pair is not None
         assert seen.read_text().split() == [
             finish.agent_id,
             str(pair.api_port),
@@ -243,11 +265,31 @@ def test_the_command_gets_the_agents_ports_and_environment(tmp_path: Path, ports
         ]
 
 
-def test_the_ledger_is_told_who_holds_the_pair_during_and_after(bench: Bench) -> None:
-    bench.close(bench.finished("one"))
-    during, after = bench.holders
-    assert during is not None
-    assert after is None
+def test_the_pair_is_held_by_the_process_that_uses_it(tmp_path: Path, ports: range) -> None:
+    go, parent = tmp_path / "go", tmp_path / "parent"
+    command = f"echo $PPID > {parent}; while ! test -e {go}; do sleep 0.01; done"
+    with bench_with(tmp_path, ports, command) as bench:
+        finish = bench.finished("one")
+        future = bench.verifier.submit(finish)
+        worker = int(wait_until(lambda: parent.exists() and parent.read_text()))
+        wait_until(lambda: bench.holders() == {finish.agent_id: {worker}})
+        go.touch()
+        future.result(30)
+        assert bench.holders() == {finish.agent_id: {os.getpid()}}
+
+
+def test_a_late_exam_leases_a_pair_and_gives_it_back(tmp_path: Path, ports: range) -> None:
+    go, seen = tmp_path / "go", tmp_path / "seen"
+    command = f"echo $AUTOCODER_API_PORT > {seen}; while ! test -e {go}; do sleep 0.01; done"
+    with bench_with(tmp_path, ports, command) as bench:
+        finish = bench.finished("one")
+        bench.allocator.release(finish.agent_id, str(bench.project))
+        future = bench.verifier.submit(dataclasses.replace(finish, pair=None), late=True)
+        wait_until(lambda: seen.exists() and seen.read_text())
+        assert bench.holders().keys() == {finish.agent_id}
+        go.touch()
+        assert isinstance(future.result(30).merge, Merged)
+        assert bench.holders() == {}
 
 
 LINGERS = """
@@ -327,11 +369,15 @@ def test_an_exam_that_was_cut_off_is_repeated_from_a_clean_start(
 ) -> None:
     with bench_with(tmp_path, ports, "git diff --quiet HEAD") as bench:
         finish = bench.finished("one")
-        run_folder(bench.project, finish.agent_id, "verify").mkdir(parents=True)
+        folder = run_folder(bench.project, finish.agent_id, "verify")
+        folder.mkdir(parents=True)
+        (folder / "under_way").touch()
         bench.repository.check_out(finish.worktree, bench.repository.base_commit())
         (finish.worktree / "README.md").write_text("changed by the exam\n")
         closed = bench.close(finish)
         assert isinstance(closed.merge, Merged), closed
+        kept = git(bench.project, "show", f"refs/autocoder/kept/{finish.agent_id}:README.md")
+        assert kept == "changed by the exam"
 
 
 def test_a_dirty_checkout_keeps_its_bytes_and_the_verdict_is_remembered(
@@ -356,7 +402,7 @@ def test_manual_merging_verifies_and_waits_to_be_asked(bench: Bench) -> None:
     closed = bench.close(finish)
     assert closed.merge == ReadyToMerge("merge = manual")
     assert isinstance(closed.verification, Passed)
-    assert isinstance(bench.close(finish, asked=True).merge, Merged)
+    assert isinstance(bench.close(finish, late=True).merge, Merged)
 
 
 def test_without_a_command_the_branch_lands_and_is_called_unverified(
