@@ -1,16 +1,25 @@
 """What a worker runs for one feature; each backend is a process of its own.
 
 A backend is an argument list. It gets the environment and the run description of
-its agent, prints a log, and ends its feature by exiting with 0 and a commit.
+its agent, prints a log, reports events, and ends its feature by exiting with 0 and a
+commit. All but the scripted one are started through a process of ours that reads
+what the program says, because exit codes of agent programs do not tell the truth.
 """
 
+import importlib.util
+import shutil
 import string
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from autocoder.core.errors import UsageError
+from autocoder.core.backends.programs import PROGRAMS
+from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.settings import Settings
+
+SCRIPTED, CLAUDE = "scripted", "claude"
+CLAUDE_REMEDY = "pip install 'autocoder-tui[claude]'"
 
 PLACEHOLDERS = frozenset(
     {"prompt", "prompt_file", "worktree", "api_port", "web_port"}
@@ -18,17 +27,59 @@ PLACEHOLDERS = frozenset(
 )
 
 
-def check_backend(settings: Settings) -> None:
-    """Raises `UsageError` where the chosen backend cannot be run by this version."""
-    if settings.backend == "scripted":
-        return
-    chosen = settings.backends.get(settings.backend)
-    where = settings.origin("backend")
-    if chosen is None:
-        raise UsageError(
-            f"{where}: backend {settings.backend!r} is not available",
-            f"Use scripted, or name its command in [backends.{settings.backend}].",
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a backend can be run on this host."""
+
+    usable: bool
+    detail: str
+    """Where it is, or what is missing."""
+    remedy: str = ""
+
+
+def availability(backend: str, settings: Settings) -> Availability:
+    """Look for the backend's program; nothing is started."""
+    if backend in settings.backends:
+        program = settings.backends[backend].command[0]
+        found = shutil.which(program)
+        return Availability(
+            found is not None,
+            found or f"{program} is not installed",
+            "" if found else f"Put {program} on PATH, or its path in [backends.{backend}].",
         )
+    if backend == SCRIPTED:
+        return Availability(True, "built in")
+    if backend == CLAUDE:
+        spec = importlib.util.find_spec("claude_agent_sdk")
+        return Availability(
+            spec is not None,
+            "Claude Agent SDK" if spec else "the Claude Agent SDK is not installed",
+            "" if spec else CLAUDE_REMEDY,
+        )
+    known = PROGRAMS.get(backend)
+    if known is None:
+        return Availability(False, "no such backend", f"Add [backends.{backend}].")
+    found = shutil.which(known.executable)
+    return Availability(
+        found is not None,
+        found or f"{known.executable} is not installed",
+        "" if found else known.remedy,
+    )
+
+
+def check_backend(settings: Settings) -> None:
+    """Raises `UsageError` where the chosen backend cannot be run on this host."""
+    chosen = settings.backends.get(settings.backend)
+    if chosen is None:
+        state = availability(settings.backend, settings)
+        if not state.usable:
+            raise UsageError(
+                f"{settings.origin('backend')}: backend {settings.backend!r} is not available: "
+                f"{state.detail}",
+                state.remedy,
+            )
+        return
+    # An own command may be named from the worktree, which is not there yet.
     for part in chosen.command:
         try:
             names = {name for _, name, _, _ in string.Formatter().parse(part) if name is not None}
@@ -43,13 +94,37 @@ def check_backend(settings: Settings) -> None:
 
 
 def uses_prompt(settings: Settings) -> bool:
+    """Whether the backend reads a prompt: every one but the scripted, and own commands
+    that ask for none."""
     chosen = settings.backends.get(settings.backend)
-    return chosen is not None and any("{prompt" in part for part in chosen.command)
+    if chosen is not None:
+        return any("{prompt" in part for part in chosen.command)
+    return settings.backend != SCRIPTED
 
 
 def backend_command(settings: Settings, run_file: Path, values: Mapping[str, str]) -> list[str]:
     """The argument list; every element stays one element whatever `values` hold."""
-    if settings.backend == "scripted":
+    chosen = settings.backends.get(settings.backend)
+    if chosen is None and settings.backend == SCRIPTED:
         script = Path(__file__).with_name("scripted.py")
         return [sys.executable, "-I", "-S", str(script), str(run_file)]
-    return [part.format_map(values) for part in settings.backends[settings.backend].command]
+    # -P keeps the worktree, where agents write, off the module search path.
+    python = [sys.executable, "-P", "-m"]
+    if chosen is None and settings.backend == CLAUDE:
+        return [*python, "autocoder.core.backends.claude", str(run_file)]
+    runner = [*python, "autocoder.core.backends.command", str(run_file)]
+    if chosen is None:
+        return [*runner, "--program", settings.backend]
+    own = [part.format_map(values) for part in chosen.command]
+    return [*runner, "--parser", chosen.parser, "--", *own]
+
+
+def refuse_untellable(backend: str, settings: Settings) -> None:
+    """Raises `RefusedError` where a running agent of this backend cannot be told anything."""
+    known = None if backend in settings.backends else PROGRAMS.get(backend)
+    if backend == CLAUDE or (known is not None and known.resumes):
+        return
+    raise RefusedError(
+        f"an agent that runs {backend} cannot be told anything while it works",
+        "Stop it and change the feature, or recover it with a note in the description.",
+    )
