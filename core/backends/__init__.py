@@ -112,11 +112,12 @@ def backend_command(settings: Settings, run_file: Path, values: Mapping[str, str
     python = [sys.executable, "-P", "-m"]
     if chosen is None and settings.backend == CLAUDE:
         return [*python, "autocoder.core.backends.claude", str(run_file)]
-    runner = [*python, "autocoder.core.backends.command", str(run_file)]
+    runner = [*python, "autocoder.core.backends.command"]
     if chosen is None:
-        return [*runner, "--program", settings.backend]
+        return [*runner, "--program", settings.backend, str(run_file)]
     own = [part.format_map(values) for part in chosen.command]
-    return [*runner, "--parser", chosen.parser, "--", *own]
+    # argparse takes all positional arguments at once, so the options come first.
+    return [*runner, "--parser", chosen.parser, str(run_file), "--", *own]
 
 
 def refuse_untellable(backend: str, settings: Settings) -> None:
