@@ -108,8 +108,15 @@ def run_panel(
 ) -> int:
     """Draw until the user leaves, then say what goes on without the panel."""
     from autocoder.tui.app import Panel
+    from autocoder.tui.preferences import preferences_file
 
-    panel = Panel(open_engine, project.name, open_questions=open_questions, read_only=read_only)
+    panel = Panel(
+        open_engine,
+        project.name,
+        open_questions=open_questions,
+        read_only=read_only,
+        preferences=preferences_file(),
+    )
     try:
         # Without the mouse the terminal's own selection keeps working, which is how
         # people copy over SSH.

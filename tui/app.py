@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.reactive import reactive
 
 from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine
+from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
 from autocoder.core.questions import Questions
 from autocoder.tui.command_palette import PanelCommands
@@ -28,12 +31,15 @@ from autocoder.tui.messages import (
     EngineEnded,
     Page,
     PageAnswered,
+    PreferencesRead,
     QuestionAsked,
     QuitRequested,
     SnapshotTaken,
 )
 from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
+from autocoder.tui.preferences import Preferences, PreferencesWatch
 from autocoder.tui.question_thread import QuestionThread
+from autocoder.tui.render import problems
 from autocoder.tui.render_answers import NO_ANSWERS, error_page
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
@@ -74,20 +80,30 @@ class Panel(App[Departure]):
         open_questions: Callable[[], Questions] | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
+        preferences: Path | None = None,
     ) -> None:
         """`open_engine` and `open_questions` run in threads, after the first paint."""
         no_color = "NO_COLOR" in os.environ
         super().__init__(ansi_color=True if no_color else None)
         self._engine = EngineThread(open_engine)
         self._questions = QuestionThread(open_questions) if open_questions else None
-        self._project = project
-        self._clock = clock
-        self._read_only = read_only
+        self._preferences = Preferences()
+        self._watch_preferences = (
+            PreferencesWatch(
+                preferences,
+                lambda read: self._post(PreferencesRead(read)),
+                lambda error: self._post(PreferencesRead(None, error.message)),
+            )
+            if preferences
+            else None
+        )
+        self._main = MainScreen(clock, project, read_only=read_only)
         # Frames of an animation are what makes a slow link unbearable.
         self.animation_level = "none"
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = "terminal" if no_color else THEMES[0].name
+        self._own_theme = "terminal" if no_color else THEMES[0].name
+        self.theme = self._own_theme
         self.ansi_theme_dark = ANSI_NIGHT
         self.ansi_theme_light = ANSI_DAY
 
@@ -98,8 +114,7 @@ class Panel(App[Departure]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._depart)
-        main = MainScreen(self._clock, self._project, read_only=self._read_only)
-        await self.push_screen(main.data_bind(Panel.snapshot, Panel.leaving))
+        await self.push_screen(self._main.data_bind(Panel.snapshot, Panel.leaving))
         self.call_after_refresh(self._start_engine)
 
     def _start_engine(self) -> None:
@@ -107,15 +122,34 @@ class Panel(App[Departure]):
             lambda snapshot: self._post(SnapshotTaken(snapshot)),
             lambda error: self._post(EngineEnded(error)),
         )
+        if self._watch_preferences is not None:
+            self._watch_preferences.start()
 
-    def _post(self, message: SnapshotTaken | EngineEnded) -> None:
+    def _post(self, message: Message) -> None:
         if self.is_running:
             self.post_message(message)
 
     def on_snapshot_taken(self, message: SnapshotTaken) -> None:
+        if self._preferences.bell and self._needs_attention(message.snapshot):
+            self.bell()
         self.snapshot = message.snapshot
         if self.leaving:
             self._leave_when_stopped()
+
+    def _needs_attention(self, snapshot: Snapshot) -> bool:
+        before = {agent.agent_id for agent in problems(self.snapshot)} if self.snapshot else None
+        now = {agent.agent_id for agent in problems(snapshot)}
+        return before is not None and bool(now - before)
+
+    def on_preferences_read(self, message: PreferencesRead) -> None:
+        if message.preferences is None:
+            self._main.say(sanitise(message.complaint))
+            return
+        if message.preferences != self._preferences:
+            self._preferences = message.preferences
+            self.set_keymap(message.preferences.keys)
+            self._main.own_keys = message.preferences.keys
+            self.theme = message.preferences.theme or self._own_theme
 
     def on_engine_ended(self, message: EngineEnded) -> None:
         self.exit(Departure(self.snapshot, message.error))
@@ -166,5 +200,7 @@ class Panel(App[Departure]):
         """Let the engine's thread end, and wait for it; agents go on."""
         if self._questions is not None:
             self._questions.stop()
+        if self._watch_preferences is not None:
+            self._watch_preferences.stop()
         self._engine.stop()
         self._engine.join()

@@ -12,6 +12,7 @@ from textual.screen import Screen
 from autocoder.core.commands import Command
 from autocoder.core.models import Snapshot
 from autocoder.core.questions import Questions
+from autocoder.tui.preferences import Preferences
 from autocoder.tui.spans import Line
 
 Page = tuple[Line, ...]
@@ -67,3 +68,12 @@ class PageAnswered(Message):
     def __init__(self, page: Page) -> None:
         super().__init__()
         self.page = page
+
+
+class PreferencesRead(Message):
+    """The user's file was read, or refused for a reason."""
+
+    def __init__(self, preferences: Preferences | None, complaint: str = "") -> None:
+        super().__init__()
+        self.preferences = preferences
+        self.complaint = complaint

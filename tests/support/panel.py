@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from textual.pilot import Pilot
 
@@ -63,6 +64,7 @@ async def driven(
     clock: Callable[[], float] = lambda: NOW,
     read_only: bool = False,
     questions: Questions | None = None,
+    preferences: Path | None = None,
     error: Exception | None = None,
 ) -> AsyncIterator[Driven]:
     """A running panel that has taken the last of `snapshots`."""
@@ -73,6 +75,7 @@ async def driven(
         open_questions=(lambda: questions) if questions else None,
         clock=clock,
         read_only=read_only,
+        preferences=preferences,
     )
     try:
         async with panel.run_test(size=size) as pilot:

@@ -41,7 +41,8 @@ class ConfirmScreen(ModalScreen[bool]):
     def __init__(self, question: Question) -> None:
         super().__init__()
         self._question = question
-        self._bindings.bind(question.key, "answer(True)", show=False)
+        if question.key:
+            self._bindings.bind(question.key, "answer(True)", show=False)
 
     def compose(self) -> ComposeResult:
         question = self._question

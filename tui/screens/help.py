@@ -1,5 +1,7 @@
 """Every key and every glyph, from the binding table and the palette."""
 
+from collections.abc import Mapping
+
 from textual.binding import Binding
 
 from autocoder.core.models import AgentState
@@ -10,7 +12,8 @@ from autocoder.tui.widgets.log_pane import LogPane
 from autocoder.tui.widgets.table import Table
 
 
-def help_lines() -> tuple[Line, ...]:
+def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
+    """`own_keys` are the user's, by the name of their binding."""
     lines: list[Line] = []
     tables = (*keys.GROUPS, ("In a table", Table.BINDINGS), ("In a log", LogPane.BINDINGS))
     for title, bindings in tables:
@@ -18,9 +21,11 @@ def help_lines() -> tuple[Line, ...]:
         for binding in bindings:
             if not isinstance(binding, Binding):
                 continue
+            own = own_keys.get(binding.id or "")
+            key = keys.shown_key(binding.with_key(own) if own else binding)
             lines.append(
                 (
-                    (f"    {keys.shown_key(binding):<20}", Tone.ACCENT),
+                    (f"    {key:<20}", Tone.ACCENT),
                     (binding.tooltip or binding.description, Tone.PLAIN),
                 )
             )

@@ -3,10 +3,12 @@
 from textual import events
 from textual.screen import Screen
 
-from autocoder.tui.keys import shown_key
+from autocoder.tui.keys import MAIN, shown_key
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line, width_of
 from autocoder.tui.widgets.painted import TextLines
+
+ORDER = {binding.id: at for at, binding in enumerate(MAIN) if binding.id}
 
 
 class KeyBar(TextLines):
@@ -25,7 +27,9 @@ class KeyBar(TextLines):
         if not self.is_attached:
             return
         shown: dict[str, Line] = {}
-        for active in self.screen.active_bindings.values():
+        found = self.screen.active_bindings.values()
+        # What has the focus first; a key of the user's own keeps the place of the one it is for.
+        for active in sorted(found, key=lambda each: ORDER.get(each.binding.id or "", -1)):
             binding = active.binding
             if binding.show and active.enabled and binding.action not in shown:
                 key = (shown_key(binding), Tone.ACCENT)

@@ -1,0 +1,87 @@
+"""Claims about the user's own keys and theme, read again while the panel runs."""
+
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from autocoder.core.commands import KillAgent, SpawnAgent
+from autocoder.core.errors import UsageError
+from autocoder.tui.preferences import Preferences, PreferencesWatch, read_preferences
+from autocoder.tui.screens.main import MainScreen
+from support.panel import driven
+from support.snapshots import a_snapshot, an_agent
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "panel.toml"
+
+
+def test_without_a_file_everything_is_as_it_comes(file: Path) -> None:
+    assert read_preferences(file) == Preferences()
+
+
+def test_theme_bell_and_keys_are_read(file: Path) -> None:
+    file.write_text('theme = "day"\nbell = true\n[keys]\n"agent.kill" = "ctrl+k, K"\n')
+    assert read_preferences(file) == Preferences("day", True, {"agent.kill": "ctrl+k,K"})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("theme = ", "panel.toml"),
+        ('theme = "pink"', "night, day, terminal"),
+        ("colour = 1", "colour"),
+        ("bell = 1", "bell"),
+        ("keys = 1", "keys"),
+        ('[keys]\n"agent.fly" = "f"', "agent.fly"),
+        ('[keys]\n"agent.kill" = ""', "agent.kill"),
+        ('[keys]\n"agent.kill" = "n"', "agent.spawn"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_name(file: Path, text: str, named: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError, match=named):
+        read_preferences(file)
+
+
+def test_a_change_is_noticed_and_a_bad_one_is_said(file: Path) -> None:
+    read: list[Preferences] = []
+    refused: list[UsageError] = []
+    watch = PreferencesWatch(file, read.append, refused.append)
+    watch.start()
+    wait_until(lambda: read == [Preferences()])
+    pause = threading.Event()
+    # The first write may come before the watch has begun: write until it is seen.
+    while not pause.wait(0.1) and len(read) < 2:
+        file.write_text('theme = "day"\n')
+    wait_until(lambda: read[-1].theme == "day")
+    file.write_text("theme = 5\n")
+    wait_until(lambda: refused)
+    watch.stop()
+
+
+async def test_a_key_of_ones_own_works_confirms_and_is_in_the_help(file: Path) -> None:
+    file.write_text('theme = "day"\n[keys]\n"agent.kill" = "K"\n')
+    agent = an_agent(1)
+    async with driven(a_snapshot(agent), preferences=file) as run:
+        await run.until(lambda: run.panel.theme == "day")
+        await run.press("X")
+        assert isinstance(run.panel.screen, MainScreen)
+        await run.press("K")
+        await run.shows("y or K kills")
+        await run.press("K")
+        assert run.asked == [KillAgent(agent.agent_id)]
+        await run.press("question_mark")
+        await run.until(lambda: re.search(r" K +Kill the agent", run.screen) is not None)
+
+
+async def test_a_bad_file_leaves_the_keys_and_is_named(file: Path) -> None:
+    file.write_text("[keys]\nnonsense = 'x'\n")
+    async with driven(a_snapshot(an_agent(1)), preferences=file) as run:
+        await run.shows("there is no key named 'nonsense'")
+        await run.press("n")
+        assert run.asked == [SpawnAgent()]

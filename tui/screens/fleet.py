@@ -1,0 +1,67 @@
+"""What the parts of the main screen share: the snapshot, who is chosen, how to ask for things."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from textual.reactive import reactive
+from textual.screen import Screen
+
+from autocoder.core.commands import Command
+from autocoder.core.models import Agent, Snapshot
+from autocoder.tui.messages import CommandsRequested
+
+CHANGING = frozenset(
+    {
+        *("spawn", "spawn_typed", "stop", "kill", "recover", "recover_all", "merge"),
+        *("expand", "pause", "stop_all", "shell"),
+    }
+)
+"""Actions that a read-only panel does not have."""
+
+
+class FleetScreen(Screen[None]):
+    """A screen of agents, some of them chosen."""
+
+    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
+
+    def __init__(self, clock: Callable[[], float], *, read_only: bool) -> None:
+        super().__init__()
+        self.own_keys: Mapping[str, str] = MappingProxyType({})
+        """The user's keys, by the name of their binding."""
+        self._clock = clock
+        self._read_only = read_only
+
+    @property
+    def targets(self) -> Sequence[Agent]:
+        """Whom a key acts on: the marked agents, else the one under the cursor."""
+        raise NotImplementedError
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """Ids of the marked agents."""
+        raise NotImplementedError
+
+    @property
+    def selected(self) -> Agent | None:
+        """The agent under the cursor."""
+        raise NotImplementedError
+
+    def go_to(self, agent_id: str | None) -> None:
+        """Put the cursor on an agent, its log beside it; whatever hides it is lifted."""
+        raise NotImplementedError
+
+    def say(self, text: str) -> None:
+        """A word of the panel's own, for a few seconds."""
+        raise NotImplementedError
+
+    def key_of(self, action: str) -> str:
+        """The key that leads to an action now, by Textual's name."""
+        keys = (key for key, each in self.active_bindings.items() if each.binding.action == action)
+        return next(keys, "")
+
+    def want(self, *commands: Command) -> None:
+        if commands:
+            self.post_message(CommandsRequested(*commands))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        return not (self._read_only and action in CHANGING)

@@ -1,0 +1,68 @@
+"""The keys of the main screen that look closer and change nothing."""
+
+from collections.abc import Callable
+
+from autocoder.core.logs import sanitise
+from autocoder.core.questions import Questions
+from autocoder.tui import render
+from autocoder.tui.messages import Page, QuestionAsked
+from autocoder.tui.render_answers import (
+    ASKING,
+    details_page,
+    diff_page,
+    events_page,
+    settings_page,
+)
+from autocoder.tui.screens.features import FeaturesScreen
+from autocoder.tui.screens.fleet import FleetScreen
+from autocoder.tui.screens.help import help_lines
+from autocoder.tui.screens.ports import PortsScreen
+from autocoder.tui.screens.sheet import SheetScreen
+from autocoder.tui.screens.wall import WallScreen
+from autocoder.tui.widgets.notice_line import NoticeLine
+
+EVENTS_SHOWN = 500
+
+
+class Looking(FleetScreen):
+    def action_help(self) -> None:
+        self.app.push_screen(SheetScreen("help", help_lines(self.own_keys)))
+
+    def action_ports(self) -> None:
+        screen = PortsScreen(self._clock, read_only=self._read_only)
+        self.app.push_screen(screen, self.go_to)
+
+    def action_wall(self) -> None:
+        self.app.push_screen(WallScreen(self._clock, self.marked), self.go_to)
+
+    def action_features(self) -> None:
+        self.app.push_screen(FeaturesScreen(self._clock, read_only=self._read_only))
+
+    def action_details(self) -> None:
+        agent, now = self.selected, self._clock()
+        if agent is not None:
+            self._ask(agent.agent_id, lambda ask: details_page(agent, ask.details(agent), now))
+
+    def action_diff(self) -> None:
+        agent = self.selected
+        if agent is not None:
+            self._ask(f"{agent.agent_id} against base", lambda ask: diff_page(ask.diff(agent)))
+
+    def action_events(self) -> None:
+        self._ask("events", lambda questions: events_page(questions.events(EVENTS_SHOWN)))
+
+    def action_settings(self) -> None:
+        self._ask("settings", lambda questions: settings_page(questions.settings()))
+
+    def _ask(self, title: str, question: Callable[[Questions], Page]) -> None:
+        sheet = SheetScreen(sanitise(title), ASKING)
+        self.app.push_screen(sheet)
+        self.post_message(QuestionAsked(question, sheet))
+
+    def action_notices(self) -> None:
+        if self.snapshot is None:
+            return
+        notices = self.snapshot.notices
+        self.query_one(NoticeLine).seen = max((notice.id for notice in notices), default=0)
+        lines = render.notices_page(notices)
+        self.app.push_screen(SheetScreen("notices", lines))
