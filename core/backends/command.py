@@ -186,7 +186,8 @@ def main(arguments: list[str]) -> NoReturn:
         code = 1
     if code < 0:
         # Ended by a signal: end by the same one, so that whoever waits sees the truth.
-        signal.signal(-code, signal.SIG_DFL)
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 
