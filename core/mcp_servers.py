@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ PLAYWRIGHT_PACKAGE = "@playwright/mcp@0.0.83"
 """Fetched by npx on first use where no `playwright-mcp` is installed."""
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+LONGEST_TMPDIR = 60
+"""Bytes: Chromium keeps a unix socket below it, and such a path has 107 at most."""
+
 _HANDED_ON = (
     "PATH",
     "HOME",
@@ -97,12 +101,14 @@ def _playwright(agent: ServedAgent) -> dict[str, Any] | None:
     settings.write_text(json.dumps(_browser_settings(agent, chromium), indent=2), "utf-8")
     command = [installed] if installed else [str(npx), "--yes", PLAYWRIGHT_PACKAGE]
     inherited = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    own_tmp = str(agent.run_folder / "tmp")
+    tmp_dir = own_tmp if len(os.fsencode(own_tmp)) <= LONGEST_TMPDIR else tempfile.gettempdir()
     return {
         "command": command[0],
         "args": [*command[1:], "--config", str(settings)],
         "env": inherited
         | agent_variables(agent)
-        | {"TMPDIR": str(agent.run_folder / "tmp"), "PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD": "1"},
+        | {"TMPDIR": tmp_dir, "PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD": "1"},
     }
 
 
