@@ -89,7 +89,7 @@ def writable(engine: Engine, path: Path) -> Iterator[Connection]:
     Raises:
         DatabaseError: the transaction was rolled back.
     """
-    with _translated(path), engine.begin() as connection:
+    with translated(path), engine.begin() as connection:
         yield connection
 
 
@@ -100,7 +100,7 @@ def readable(engine: Engine, path: Path) -> Iterator[Connection]:
     Raises:
         DatabaseError: the file cannot be read.
     """
-    with _translated(path), engine.connect() as connection:
+    with translated(path), engine.connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -197,7 +197,8 @@ def _user_version(connection: Connection) -> int:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises inside into a `DatabaseError` about the file."""
     try:
         yield
     except exc.DBAPIError as error:

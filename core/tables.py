@@ -15,15 +15,9 @@ class PortLeaseRow(SQLModel, table=True):
 
     __tablename__ = "port_leases"
     __table_args__ = (
-        Index("port_leases_by_holder", "host_id", "project", "holder"),
-        Index(
-            "port_leases_unsettled",
-            "host_id",
-            "state",
-            "role",
-            "due_at",
-            sqlite_where=text("state <> 'leased'"),
-        ),
+        # Without host_id in front, or SQLite prefers the primary key and reads every row.
+        Index("port_leases_by_holder", "project", "holder"),
+        Index("port_leases_unsettled", "state", "due_at", sqlite_where=text("state <> 'leased'")),
         CheckConstraint("role IN ('api', 'web') AND port BETWEEN 1 AND 65535"),
         CheckConstraint("state IN ('leased', 'releasing', 'cooling', 'quarantined')"),
         {"sqlite_with_rowid": False},

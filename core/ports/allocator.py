@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row
-
 from autocoder.core.database import network_file_system
 from autocoder.core.errors import (
     DatabaseError,
@@ -41,6 +39,8 @@ from autocoder.core.ports.ledger import (
     CONSECUTIVE,
     EPOCH,
     FAILURES,
+    Connection,
+    LeaseRow,
     Ledger,
     as_lease,
 )
@@ -70,7 +70,7 @@ _LOOK_S = 0.25
 @dataclass(frozen=True, slots=True)
 class _Choice:
     port: int
-    row: Row[Any] | None
+    row: LeaseRow | None
     """Its row, where the port has one already."""
 
 
@@ -455,7 +455,7 @@ class PortAllocator:
         self,
         connection: Connection,
         holder: Holder,
-        held: list[Row[Any]],
+        held: list[LeaseRow],
         now: float,
         ttl_s: float | None,
     ) -> PortPair:
@@ -573,7 +573,7 @@ class PortAllocator:
             text, hint, role=name.role.value, usable=pool.usable, leased=pool.leased
         )
 
-    def _follows(self, holder: Holder, row: Row[Any]) -> bool:
+    def _follows(self, holder: Holder, row: LeaseRow) -> bool:
         """Whether the holder comes after a namesake that is seen dead."""
         if row.pid is None or holder.pid in (None, row.pid):
             return False
@@ -620,10 +620,10 @@ class PortAllocator:
 
     def _after_release(
         self,
-        rows: Iterable[Row[Any]],
+        rows: Iterable[LeaseRow],
         now: float,
         listeners: Mapping[int, tuple[ListeningSocket, ...]] | None,
-    ) -> dict[Row[Any], settling.Values]:
+    ) -> dict[LeaseRow, settling.Values]:
         """`listeners` None: what is taken is not asked about further."""
         rows = list(rows)
         if not all(self._holder_gone(row) for row in rows):
@@ -633,7 +633,7 @@ class PortAllocator:
             return {}
         return settling.after_release(pair, now=now, cooldown_s=self._settings.cooldown_s)
 
-    def _holder_gone(self, row: Row[Any]) -> bool:
+    def _holder_gone(self, row: LeaseRow) -> bool:
         """Whether nothing but a bound port can still be of a holder that let go."""
         # An outside holder's word counts, and so does ours for a worker we never started.
         if not row.project or row.pid is None or row.pid == os.getpid():
@@ -649,8 +649,8 @@ class PortAllocator:
             self._ledger.write(lambda connection: self._apply(connection, changes, grow))
         self._look_again_at = now + self._next_look(rows, now)
 
-    def _changes(self, rows: list[Row[Any]], now: float) -> dict[Row[Any], settling.Values]:
-        changes: dict[Row[Any], settling.Values] = {}
+    def _changes(self, rows: list[LeaseRow], now: float) -> dict[LeaseRow, settling.Values]:
+        changes: dict[LeaseRow, settling.Values] = {}
         listeners = self._kernel.listeners() if rows else {}
         for row in rows:
             # A clock that was set back must not make a rest longer than it was meant to be.
@@ -671,7 +671,7 @@ class PortAllocator:
     def _apply(
         self,
         connection: Connection,
-        changes: Mapping[Row[Any], settling.Values],
+        changes: Mapping[LeaseRow, settling.Values],
         grow: Iterable[PoolName],
     ) -> None:
         for row, values in changes.items():
@@ -692,7 +692,7 @@ class PortAllocator:
                     f"pool {name} is nearly used up and cannot grow: {error.message}. {error.hint}",
                 )
 
-    def _next_look(self, rows: Iterable[Row[Any]], now: float) -> float:
+    def _next_look(self, rows: Iterable[LeaseRow], now: float) -> float:
         """Seconds until something may have to be done although nobody has written."""
         waits = [60.0]
         for row in rows:
@@ -806,16 +806,16 @@ class PortAllocator:
 
     # ------------------------------------------------------------------ rows
 
-    def _leased(self, connection: Connection, name: str, project: str) -> list[Row[Any]]:
+    def _leased(self, connection: Connection, name: str, project: str) -> list[LeaseRow]:
         rows = self._ledger.held(connection, name, project)
         return [row for row in rows if row.state == LeaseState.LEASED]
 
-    def _liveness(self, row: Row[Any]) -> Liveness:
+    def _liveness(self, row: LeaseRow) -> Liveness:
         if row.pid is None:
             return Liveness.UNKNOWN
         return self._kernel.liveness(row.pid, row.pid_start, row.boot_id)
 
-    def _refuse_stale(self, rows: Iterable[Row[Any]], name: str, epoch: int) -> None:
+    def _refuse_stale(self, rows: Iterable[LeaseRow], name: str, epoch: int) -> None:
         epochs = {row.epoch for row in rows}
         # Epoch 0: told by the worker itself, which does not know it.
         if epochs not in ({epoch}, {0}):
@@ -881,7 +881,7 @@ class PortAllocator:
             Severity.ERROR, "ledger", f"{error.message}; it is kept as {kept.name} and begun anew"
         )
 
-    def _say_change(self, row: Row[Any], values: settling.Values) -> None:
+    def _say_change(self, row: LeaseRow, values: settling.Values) -> None:
         subject = f"port {row.port}"
         state = values.get("state")
         if row.state == LeaseState.QUARANTINED and not values:
@@ -894,14 +894,14 @@ class PortAllocator:
             self._say(Severity.INFO, row.holder, f"the lease of {row.holder} has ended: {why}")
 
 
-def _pair(rows: Iterable[Row[Any]]) -> PortPair:
+def _pair(rows: Iterable[LeaseRow]) -> PortPair:
     ports = {Role(row.role): row for row in rows}
     return PortPair(ports[Role.API].port, ports[Role.WEB].port, ports[Role.API].epoch)
 
 
-def _by_lease(rows: Iterable[Row[Any]]) -> Iterator[list[Row[Any]]]:
+def _by_lease(rows: Iterable[LeaseRow]) -> Iterator[list[LeaseRow]]:
     """Rows grouped by the grant they came from."""
-    groups: dict[tuple[str, str, int], list[Row[Any]]] = {}
+    groups: dict[tuple[str, str, int], list[LeaseRow]] = {}
     for row in rows:
         groups.setdefault((row.project, row.holder, row.epoch), []).append(row)
     yield from groups.values()

@@ -2,30 +2,33 @@
 
 A ledger that is damaged, or vanishes while it is open, is begun anew, the damaged file
 being kept beside it; its first rows are then told by the live workers themselves.
-Nothing here decides about a port.
+Statements are written in SQLAlchemy Core, compiled once, and run by the driver: through
+the engine a lease costs three times its transaction. Nothing here decides about a port.
 """
 
 import contextlib
 import fcntl
+import functools
 import os
+import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
-    Connection,
-    Row,
+    PoolProxiedConnection,
     bindparam,
     delete,
-    exc,
     func,
     insert,
     literal_column,
     select,
     update,
 )
+from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlmodel import SQLModel
 
@@ -33,84 +36,174 @@ from autocoder.core.database import (
     BUSY_TIMEOUT_S,
     check_integrity,
     open_database,
-    readable,
     set_aside,
-    writable,
+    translated,
 )
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Lease, LeaseState, PortRange, Role
 from autocoder.core.tables import LEDGER_TABLES
 
 T = TypeVar("T")
+Connection = sqlite3.Connection
 VERSION = 1
-LEASES = SQLModel.metadata.tables["port_leases"]
-_GAPS = SQLModel.metadata.tables["port_gaps"]
-_RANGES = SQLModel.metadata.tables["port_ranges"]
-_COUNTERS = SQLModel.metadata.tables["ledger_counters"]
 
 EPOCH = "epoch"
 FAILURES = "port_allocation_failures"
 CONSECUTIVE = "consecutive_failures"
 
-_host = LEASES.c.host_id == bindparam("host")
+
+class LeaseRow(NamedTuple):
+    """A row of `port_leases`, as read or as to be written; columns are the table's."""
+
+    host_id: str
+    port: int
+    role: str
+    state: str
+    address: str = ""
+    holder: str = ""
+    project: str = ""
+    pid: int | None = None
+    pid_start: int | None = None
+    boot_id: str = ""
+    epoch: int = 0
+    leased_at: float | None = None
+    changed_at: float = 0.0
+    due_at: float | None = None
+    listener_pid: int | None = None
+    listener: str = ""
+
+
+class RangeRow(NamedTuple):
+    """What a pool was grown by, a row of `port_ranges`."""
+
+    host_id: str
+    start: int
+    end: int
+    role: str
+    address: str
+    added_at: float
+    reason: str
+
+    @property
+    def span(self) -> PortRange:
+        return PortRange(self.start, self.end)
+
+
+_LEASES = SQLModel.metadata.tables["port_leases"]
+_GAPS = SQLModel.metadata.tables["port_gaps"]
+_RANGES = SQLModel.metadata.tables["port_ranges"]
+_COUNTERS = SQLModel.metadata.tables["ledger_counters"]
+_DIALECT = dialect(paramstyle="named")
+
+
+def _sql(statement: ClauseElement) -> str:
+    return str(statement.compile(dialect=_DIALECT))
+
+
+_host = _LEASES.c.host_id == bindparam("host")
+_of_host = _GAPS.c.host_id == bindparam("host")
+_columns = [_LEASES.c[name] for name in LeaseRow._fields]
+# Signed, or SQLite prefers the primary key to the index and reads every row of the host.
+_signed_host: ColumnElement[bool] = literal_column("+port_leases.host_id") == bindparam("host")
 # Spelled out, not bound: SQLite uses the partial index only for the very same words.
-_UNSETTLED: ColumnElement[bool] = literal_column("state <> 'leased'")
-_SELECT_HELD = select(LEASES).where(
-    _host,
-    LEASES.c.project == bindparam("of"),
-    LEASES.c.holder == bindparam("name"),
-)
-_SELECT_GAP = (
-    select(_GAPS.c.start, _GAPS.c.until)
-    .where(_GAPS.c.host_id == bindparam("host"), _GAPS.c.until > bindparam("above"))
-    .order_by(_GAPS.c.until)
-    .limit(1)
-)
-_SELECT_UNSETTLED = select(LEASES).where(_host, _UNSETTLED).order_by(LEASES.c.port)
-_SELECT_RESTING = (
-    select(LEASES)
+_unsettled: ColumnElement[bool] = literal_column("state <> 'leased'")
+
+_ALL = _sql(select(*_columns).where(_host).order_by(_LEASES.c.port))
+_HELD = _sql(
+    select(*_columns)
     .where(
-        _host,
-        _UNSETTLED,
-        LEASES.c.state == bindparam("wanted"),
-        LEASES.c.port >= bindparam("low"),
-        LEASES.c.port < bindparam("high"),
+        _host, _LEASES.c.project == bindparam("project"), _LEASES.c.holder == bindparam("holder")
     )
-    .order_by(LEASES.c.due_at, LEASES.c.port)
+    .order_by(_LEASES.c.role)
 )
-_SELECT_EXTERNAL = select(LEASES).where(
-    _host, LEASES.c.project == "", LEASES.c.state == LeaseState.LEASED.value
+_UNSETTLED = _sql(select(*_columns).where(_signed_host, _unsettled).order_by(_LEASES.c.port))
+_OUTSIDE = _sql(
+    select(*_columns).where(
+        _signed_host,
+        _LEASES.c.project == literal_column("''"),
+        _LEASES.c.state == bindparam("state"),
+    )
 )
-_SELECT_RANGES = (
-    select(_RANGES).where(_RANGES.c.host_id == bindparam("host")).order_by(_RANGES.c.added_at)
+_RESTING = _sql(
+    select(*_columns)
+    .where(
+        _signed_host,
+        _unsettled,
+        _LEASES.c.state == bindparam("state"),
+        _LEASES.c.port >= bindparam("low"),
+        _LEASES.c.port < bindparam("high"),
+    )
+    .order_by(_LEASES.c.due_at, _LEASES.c.port)
 )
-_COUNT_ROWS = select(func.count()).select_from(LEASES).where(_host)
-_SUM_GAPS = select(func.sum(_GAPS.c.until - _GAPS.c.start)).where(
-    _GAPS.c.host_id == bindparam("host")
+_INSERT = _sql(insert(_LEASES).values({name: bindparam(name) for name in LeaseRow._fields}))
+_COUNT = _sql(
+    select(func.count())
+    .select_from(_LEASES)
+    .where(_host, _LEASES.c.port >= bindparam("low"), _LEASES.c.port < bindparam("high"))
 )
-_COUNT_UP = (
+_GAP = _sql(
+    select(_GAPS.c.start, _GAPS.c.until)
+    .where(_of_host, _GAPS.c.until > bindparam("above"))
+    .order_by(_GAPS.c.until)
+)
+_SUM_GAPS = _sql(select(func.sum(_GAPS.c.until - _GAPS.c.start)).where(_of_host))
+_DROP_GAPS = _sql(delete(_GAPS).where(_of_host))
+_DROP_ROWS = _sql(delete(_LEASES).where(_host))
+_GROWTH = _sql(
+    select(*(_RANGES.c[name] for name in RangeRow._fields))
+    .where(_RANGES.c.host_id == bindparam("host"))
+    .order_by(_RANGES.c.added_at)
+)
+_GROW = _sql(insert(_RANGES).values({name: bindparam(name) for name in RangeRow._fields}))
+_SHRINK = _sql(
+    delete(_RANGES).where(
+        _RANGES.c.host_id == bindparam("host"), _RANGES.c.start == bindparam("first")
+    )
+)
+_COUNT_UP = _sql(
     upsert(_COUNTERS)
     .values(host_id=bindparam("host"), name=bindparam("name"), value=bindparam("first"))
     .on_conflict_do_update(
-        index_elements=["host_id", "name"], set_={"value": _COUNTERS.c.value + 1}
+        index_elements=["host_id", "name"],
+        set_={"value": literal_column("ledger_counters.value + 1")},
     )
     .returning(_COUNTERS.c.value)
 )
-_RESET = (
+_RESET = _sql(
     update(_COUNTERS)
     .where(
         _COUNTERS.c.host_id == bindparam("host"),
         _COUNTERS.c.name == bindparam("of"),
-        _COUNTERS.c.value != 0,
+        _COUNTERS.c.value > bindparam("nothing"),
     )
-    .values(value=0)
+    .values(value=bindparam("nothing"))
 )
+_TALLIES = _sql(
+    select(_COUNTERS.c.name, _COUNTERS.c.value).where(_COUNTERS.c.host_id == bindparam("host"))
+)
+
+_unchanged = [
+    _host,
+    *(
+        _LEASES.c[name] == bindparam(f"was_{name}")
+        for name in ("port", "state", "epoch", "changed_at")
+    ),
+]
+_REMOVE = _sql(delete(_LEASES).where(*_unchanged))
+
+
+@functools.cache
+def _change(columns: tuple[str, ...]) -> str:
+    return _sql(
+        update(_LEASES).where(*_unchanged).values({name: bindparam(name) for name in columns})
+    )
 
 
 class Ledger:
     """One host's rows in the file at `path`; safe from several threads and processes.
 
-    `on_loss` writes the first rows of a ledger that takes the place of a lost one.
+    `on_loss` writes the first rows of a ledger that takes the place of a lost one;
+    `on_damage` is told of a damaged file and where it is kept.
 
     Raises:
         DatabaseError: busy, unwritable, of a newer version; the file is unchanged.
@@ -128,13 +221,17 @@ class Ledger:
         self.host_id = host_id
         self._on_loss = on_loss
         self._on_damage = on_damage
-        self._lock = threading.RLock()
+        self._writing = threading.RLock()
+        self._reading = threading.RLock()
+        self._turns = Turns(path)
+        self._borrowed: list[PoolProxiedConnection] = []
         self._open_or_replace()
 
     def close(self) -> None:
-        with self._lock:
-            self._watch.close()
+        with self._writing, self._reading:
+            self._release_connections()
             self._engine.dispose()
+            self._turns.close()
 
     def write(self, action: Callable[[Connection], T]) -> T:
         """What `action` answers in one durable transaction; it may be called more than once.
@@ -142,28 +239,28 @@ class Ledger:
         Raises:
             DatabaseError: the ledger is unchanged.
         """
-        for last in (False, False, True):
-            engine, inode = self._engine, self._inode
-            try:
-                with _turn(self.path), writable(engine, self.path) as connection:
-                    answer = action(connection)
-            except DatabaseError as error:
-                # A row where a gap should be: the gaps are wrong, and opening mends them.
-                gaps_lie = isinstance(error.__cause__, exc.IntegrityError)
-                gone = error.cause == "damaged" or _inode(self.path) != inode
-                if last or not (gone or gaps_lie):
-                    raise
-                self._reopen(inode)
-                continue
-            # A ledger that was moved away meanwhile no longer counts, nor what was written to it.
-            if _inode(self.path) == inode:
-                return answer
-            self._reopen(inode)
-        raise DatabaseError(
-            f"{self.path} is moved away again and again",
-            "Find the program that does it.",
-            cause="other",
-        )
+        with self._writing:
+            for last in (False, False, True):
+                inode = self._inode
+                try:
+                    with self._turns.turn(), self._transaction() as connection:
+                        answer = action(connection)
+                except DatabaseError as error:
+                    # A row where a gap should be: the gaps are wrong, and opening mends them.
+                    gaps_lie = isinstance(error.__cause__, sqlite3.IntegrityError)
+                    gone = error.cause == "damaged" or _inode(self.path) != inode
+                    if last or not (gone or gaps_lie):
+                        raise
+                else:
+                    if _inode(self.path) == inode:
+                        return answer
+                # What was written to a file that was moved away meanwhile does not count.
+                self._reopen()
+            raise DatabaseError(
+                f"{self.path} is moved away again and again",
+                "Find the program that does it.",
+                cause="other",
+            )
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What `query` answers outside a transaction.
@@ -171,87 +268,72 @@ class Ledger:
         Raises:
             DatabaseError: the file cannot be read.
         """
-        inode = self._inode
-        try:
-            with readable(self._engine, self.path) as connection:
-                return query(connection)
-        except DatabaseError as error:
-            if error.cause != "damaged" and _inode(self.path) == inode:
-                raise
-            self._reopen(inode)
-        with readable(self._engine, self.path) as connection:
-            return query(connection)
+        with self._reading:
+            inode = self._inode
+            try:
+                with translated(self.path):
+                    return query(self._reader)
+            except DatabaseError as error:
+                if error.cause != "damaged" and _inode(self.path) == inode:
+                    raise
+        with self._writing:
+            if self._inode == inode:
+                self._reopen()
+        with self._reading, translated(self.path):
+            return query(self._reader)
 
     def version(self) -> tuple[int, ...]:
         """Differs from the last answer when any process has written since; microseconds."""
-        with self._lock:
-            if (now := _inode(self.path)) != self._inode:
-                self._reopen(self._inode)
-                now = self._inode
-            return (*now, int(self._watch.exec_driver_sql("PRAGMA data_version").scalar_one()))
+        if _inode(self.path) != self._inode:
+            with self._writing:
+                if _inode(self.path) != self._inode:
+                    self._reopen()
+        (version,) = self.read(lambda reader: reader.execute("PRAGMA data_version").fetchone())
+        return (*self._inode, int(version))
 
     # ------------------------------------------------------------------ statements
 
-    def held(self, connection: Connection, name: str, project: str) -> list[Row[Any]]:
+    def held(self, connection: Connection, holder: str, project: str) -> list[LeaseRow]:
         """The rows of a holder that are leased or releasing, api before web."""
-        rows = connection.execute(_SELECT_HELD, {"host": self.host_id, "of": project, "name": name})
-        return sorted(rows, key=lambda row: (row.role, row.epoch))
+        return self._rows(connection, _HELD, holder=holder, project=project)
 
     def unleased(self, connection: Connection, span: PortRange) -> Iterator[int]:
         """Ports of the range without a row, lowest first; rows may be added while it runs."""
         above = span.start
         while above < span.end:
-            gap = connection.execute(_SELECT_GAP, {"host": self.host_id, "above": above}).first()
-            start, until = (gap.start, gap.until) if gap else (0, 65536)
+            given = {"host": self.host_id, "above": above}
+            start, until = connection.execute(_GAP, given).fetchone() or (0, 65536)
             yield from range(max(above, start), min(until, span.end))
             above = until
 
-    def resting(
-        self, connection: Connection, state: LeaseState, span: PortRange
-    ) -> Sequence[Row[Any]]:
+    def resting(self, connection: Connection, state: LeaseState, span: PortRange) -> list[LeaseRow]:
         """Rows of that state in the range, the one due first first."""
-        return connection.execute(
-            _SELECT_RESTING,
-            {"host": self.host_id, "wanted": state.value, "low": span.start, "high": span.end},
-        ).all()
+        return self._rows(connection, _RESTING, state=state.value, low=span.start, high=span.end)
 
-    def unsettled(self, connection: Connection) -> list[Row[Any]]:
-        """Rows whose state may end by itself, and every lease of an external holder."""
-        given = {"host": self.host_id}
-        return [
-            *connection.execute(_SELECT_UNSETTLED, given),
-            *connection.execute(_SELECT_EXTERNAL, given),
-        ]
+    def unsettled(self, connection: Connection) -> list[LeaseRow]:
+        """Rows whose state may end by itself, and every lease of an outside holder."""
+        outside = self._rows(connection, _OUTSIDE, state=LeaseState.LEASED.value)
+        return self._rows(connection, _UNSETTLED) + outside
 
-    def all_rows(self, connection: Connection) -> Sequence[Row[Any]]:
-        query = select(LEASES).where(_host).order_by(LEASES.c.port)
-        return connection.execute(query, {"host": self.host_id}).all()
+    def all_rows(self, connection: Connection) -> list[LeaseRow]:
+        return self._rows(connection, _ALL)
 
     def insert(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        connection.execute(insert(LEASES), [{"host_id": self.host_id, **row} for row in rows])
+        full = [LeaseRow(host_id=self.host_id, **row)._asdict() for row in rows]
+        connection.executemany(_INSERT, full)
 
-    def change(self, connection: Connection, row: Row[Any], values: Mapping[str, Any]) -> bool:
+    def change(self, connection: Connection, row: LeaseRow, values: Mapping[str, Any]) -> bool:
         """Write values to a row; False when somebody changed it since it was read."""
-        return bool(
-            connection.execute(update(LEASES).where(*self._same(row)).values(**values)).rowcount
-        )
+        statement = _change(tuple(sorted(values)))
+        return bool(connection.execute(statement, {**values, **self._as_read(row)}).rowcount)
 
-    def remove(self, connection: Connection, row: Row[Any]) -> bool:
+    def remove(self, connection: Connection, row: LeaseRow) -> bool:
         """Delete a row; False when somebody changed it since it was read."""
-        return bool(connection.execute(delete(LEASES).where(*self._same(row))).rowcount)
+        return bool(connection.execute(_REMOVE, self._as_read(row)).rowcount)
 
-    def _same(self, row: Row[Any]) -> tuple[Any, ...]:
-        return (
-            LEASES.c.host_id == self.host_id,
-            LEASES.c.port == row.port,
-            LEASES.c.state == row.state,
-            LEASES.c.epoch == row.epoch,
-            LEASES.c.changed_at == row.changed_at,
-        )
-
-    def ranges(self, connection: Connection) -> Sequence[Row[Any]]:
+    def growth(self, connection: Connection) -> list[RangeRow]:
         """What the pools were grown by, oldest first."""
-        return connection.execute(_SELECT_RANGES, {"host": self.host_id}).all()
+        return [RangeRow(*row) for row in connection.execute(_GROWTH, {"host": self.host_id})]
 
     def add_range(
         self,
@@ -262,166 +344,175 @@ class Ledger:
         now: float,
         reason: str,
     ) -> None:
-        connection.execute(
-            insert(_RANGES).values(
-                host_id=self.host_id,
-                start=span.start,
-                end=span.end,
-                role=role.value,
-                address=address,
-                added_at=now,
-                reason=reason,
-            )
-        )
+        row = RangeRow(self.host_id, span.start, span.end, role.value, address, now, reason)
+        connection.execute(_GROW, row._asdict())
 
-    def remove_range(self, connection: Connection, start: int) -> None:
-        connection.execute(
-            delete(_RANGES).where(_RANGES.c.host_id == self.host_id, _RANGES.c.start == start)
-        )
+    def remove_range(self, connection: Connection, first: int) -> None:
+        connection.execute(_SHRINK, {"host": self.host_id, "first": first})
 
     def count_rows(self, connection: Connection, spans: Iterable[PortRange]) -> int:
         """How many ports of these ranges have a row."""
-        return sum(
+        counts = [
             connection.execute(
-                select(func.count())
-                .select_from(LEASES)
-                .where(_host, LEASES.c.port >= span.start, LEASES.c.port < span.end),
-                {"host": self.host_id},
-            ).scalar_one()
+                _COUNT, {"host": self.host_id, "low": span.start, "high": span.end}
+            ).fetchone()[0]
             for span in spans
-        )
+        ]
+        return sum(counts)
 
     def count_up(self, connection: Connection, name: str, first: int = 1) -> int:
         """The counter's new value; `first` when it was never counted."""
         given = {"host": self.host_id, "name": name, "first": first}
-        return int(connection.execute(_COUNT_UP, given).scalar_one())
+        (value,) = connection.execute(_COUNT_UP, given).fetchone()
+        return int(value)
 
     def reset(self, connection: Connection, name: str) -> None:
-        connection.execute(_RESET, {"host": self.host_id, "of": name})
+        connection.execute(_RESET, {"host": self.host_id, "of": name, "nothing": 0})
 
     def counters(self, connection: Connection) -> dict[str, int]:
-        rows = connection.execute(
-            select(_COUNTERS.c.name, _COUNTERS.c.value).where(_COUNTERS.c.host_id == self.host_id)
-        )
-        return {row.name: row.value for row in rows}
+        return dict(connection.execute(_TALLIES, {"host": self.host_id}).fetchall())
+
+    def _rows(self, connection: Connection, statement: str, **given: object) -> list[LeaseRow]:
+        found = connection.execute(statement, {"host": self.host_id, **given})
+        return [LeaseRow._make(row) for row in found]
+
+    def _as_read(self, row: LeaseRow) -> dict[str, Any]:
+        return {
+            "host": self.host_id,
+            "was_port": row.port,
+            "was_state": row.state,
+            "was_epoch": row.epoch,
+            "was_changed_at": row.changed_at,
+        }
 
     # ------------------------------------------------------------------ opening
 
-    def _open_or_replace(self, *, lost: bool = False) -> None:
-        try:
-            self._open(lost=lost)
-        except DatabaseError as error:
-            if error.cause != "damaged":
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with translated(self.path):
+            writer = self._writer
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            except BaseException:
+                writer.rollback()
                 raise
-            with _turn(self.path):
-                try:
-                    self._open()
-                except DatabaseError as again:
-                    if again.cause != "damaged":
-                        raise
-                    stamp = f"{self.path.stat().st_mtime_ns}-{os.getpid()}"
-                    kept = set_aside(self.path, stamp)
-                    self._open(lost=True)
-                    self._on_damage(again, kept)
 
-    def _open(self, *, lost: bool = False) -> None:
-        engine = open_database(self.path, LEDGER_TABLES, version=VERSION)
+    def _open_or_replace(self, *, lost: bool = False) -> None:
+        with contextlib.ExitStack() as stack:
+            # Without a turn (a folder that is read-only, a writer that hangs) reading is left.
+            with contextlib.suppress(DatabaseError):
+                stack.enter_context(self._turns.turn())
+            try:
+                self._open(lost=lost)
+            except DatabaseError as error:
+                if error.cause != "damaged":
+                    raise
+                kept = set_aside(self.path, f"{self.path.stat().st_mtime_ns}-{os.getpid()}")
+                self._open(lost=True)
+                self._on_damage(error, kept)
+
+    def _open(self, *, lost: bool) -> None:
+        engine = open_database(
+            self.path, LEDGER_TABLES, version=VERSION, busy_timeout_s=BUSY_TIMEOUT_S
+        )
+        self._engine = engine
         try:
             check_integrity(engine, self.path)
-            with readable(engine, self.path) as connection:
-                gaps_lie = not self._gaps_fit(connection)
-            if gaps_lie or lost:
-                with writable(engine, self.path) as connection:
-                    if not self._gaps_fit(connection):
-                        self._mend_gaps(connection)
-                    if lost and not self.counters(connection):
-                        self._on_loss(self, connection)
-            watch = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            # Kept from the pool for good: a checked-out connection is worth a tenth of a lease.
+            self._borrowed = [engine.raw_connection(), engine.raw_connection()]
+            self._writer, self._reader = (
+                _driver_connection(borrowed.driver_connection) for borrowed in self._borrowed
+            )
+            with translated(self.path):
+                fits = self._gaps_fit(self._reader)
+            if lost or not fits:
+                with self._transaction() as connection:
+                    self._begin_anew(connection, lost=lost)
         except DatabaseError:
             engine.dispose()
             raise
-        self._engine = engine
         self._inode = _inode(self.path)
-        self._watch = watch
+
+    def _begin_anew(self, connection: Connection, *, lost: bool) -> None:
+        if not self._gaps_fit(connection):
+            rows = self.all_rows(connection)
+            for statement in (_DROP_ROWS, _DROP_GAPS):
+                connection.execute(statement, {"host": self.host_id})
+            connection.executemany(_INSERT, [row._asdict() for row in rows])
+        if lost and not self.counters(connection):
+            self._on_loss(self, connection)
 
     def _gaps_fit(self, connection: Connection) -> bool:
         """Whether rows and gaps add up; neither is what a host without any lease has."""
-        given = {"host": self.host_id}
-        rows = connection.execute(_COUNT_ROWS, given).scalar_one()
-        gaps = connection.execute(_SUM_GAPS, given).scalar_one()
+        given = {"host": self.host_id, "low": 0, "high": 65536}
+        rows = connection.execute(_COUNT, given).fetchone()[0]
+        gaps = connection.execute(_SUM_GAPS, given).fetchone()[0]
         return (rows, gaps) == (0, None) or rows + (gaps or 0) == 65536
 
-    def _mend_gaps(self, connection: Connection) -> None:
-        """Write the gaps anew; the triggers see every row once more."""
-        rows = [dict(row._mapping) for row in self.all_rows(connection)]
-        here = {"host": self.host_id}
-        connection.execute(delete(_GAPS).where(_GAPS.c.host_id == bindparam("host")), here)
-        connection.execute(delete(LEASES).where(_host), here)
-        connection.execute(delete(_GAPS).where(_GAPS.c.host_id == bindparam("host")), here)
-        if rows:
-            connection.execute(insert(LEASES), rows)
+    def _reopen(self) -> None:
+        """Open what is at the path now; the caller is the only writer of this process."""
+        with self._reading:
+            self._release_connections()
+            self._engine.dispose()
+            self._open_or_replace(lost=True)
 
-    def _reopen(self, seen: tuple[int, int]) -> None:
-        """Open what is at the path now, unless another thread has done so since `seen`."""
-        with self._lock:
-            if self._inode == seen:
-                self.close()
-                self._open_or_replace(lost=True)
+    def _release_connections(self) -> None:
+        while self._borrowed:
+            self._borrowed.pop().invalidate()
 
 
-def as_lease(row: Row[Any]) -> Lease:
-    return Lease(
-        port=row.port,
-        role=Role(row.role),
-        state=LeaseState(row.state),
-        holder=row.holder,
-        project=row.project,
-        pid=row.pid,
-        epoch=row.epoch,
-        leased_at=row.leased_at,
-        changed_at=row.changed_at,
-        due_at=row.due_at,
-        listener_pid=row.listener_pid,
-        listener=row.listener,
-    )
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_dev, found.st_ino)
-
-
-@contextlib.contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Wait for this process's turn to write; turns come in the order they were asked for.
+class Turns:
+    """The order in which processes write; turns come in the order they were asked for.
 
     SQLite alone lets whoever waited longest sleep longest: of 32 writers some waited
     10 s and were then refused.
-
-    Raises:
-        DatabaseError: no turn came within `BUSY_TIMEOUT_S`, or the folder is not writable.
     """
-    try:
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise DatabaseError(
-            f"{path} cannot be written: {error.strerror}",
-            "Make the file and its folder writable.",
-            cause="unwritable",
-        ) from error
-    try:
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: int | None = None
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for this process's turn; one thread of it at a time.
+
+        Raises:
+            DatabaseError: no turn came within `BUSY_TIMEOUT_S`, or the folder is not
+                writable.
+        """
+        lock = self._descriptor()
         if not _lock_within(lock, BUSY_TIMEOUT_S):
+            self.close()
             raise DatabaseError(
-                f"{path} is being written by another program for {BUSY_TIMEOUT_S:g} s",
-                f"Find it with `fuser {path.name}.lock` in that folder.",
+                f"{self._path} is being written by another program for {BUSY_TIMEOUT_S:g} s",
+                f"Find it with `fuser {self._path.name}.lock` in that folder.",
                 cause="busy",
             )
-        yield
-    finally:
-        os.close(lock)
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _descriptor(self) -> int:
+        if self._lock is None:
+            path = self._path.with_name(f"{self._path.name}.lock")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise DatabaseError(
+                    f"{self._path} cannot be written: {error.strerror}",
+                    "Make the file and its folder writable.",
+                    cause="unwritable",
+                ) from error
+        return self._lock
 
 
 def _lock_within(descriptor: int, seconds: float) -> bool:
@@ -442,3 +533,34 @@ def _lock_within(descriptor: int, seconds: float) -> bool:
 
     threading.Thread(target=wait, name="ledger-turn", daemon=True).start()
     return locked.wait(seconds)
+
+
+def as_lease(row: LeaseRow) -> Lease:
+    return Lease(
+        port=row.port,
+        role=Role(row.role),
+        state=LeaseState(row.state),
+        holder=row.holder,
+        project=row.project,
+        pid=row.pid,
+        epoch=row.epoch,
+        leased_at=row.leased_at,
+        changed_at=row.changed_at,
+        due_at=row.due_at,
+        listener_pid=row.listener_pid,
+        listener=row.listener,
+    )
+
+
+def _driver_connection(connection: object) -> Connection:
+    if not isinstance(connection, sqlite3.Connection):
+        raise TypeError(f"{connection!r} is no connection of sqlite3")
+    return connection
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # asked at every write
+    except OSError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)

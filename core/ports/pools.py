@@ -7,11 +7,9 @@ host, and where the two contradict each other the declaration wins.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.models import LeaseState, PortRange, Role
-from autocoder.core.ports.ledger import Ledger
+from autocoder.core.ports.ledger import Connection, Ledger
 from autocoder.core.ports.rules import PortRules, next_block, overlaps, total
 from autocoder.core.settings import HIGHEST_PORT, LOWEST_PORT, PortSettings
 
@@ -58,8 +56,8 @@ class Pools:
     def ranges(self, ledger: Ledger, connection: Connection) -> dict[PoolName, list[PortRange]]:
         """Every pool's ranges now, lowest first; growth that overlaps a declaration is left out."""
         pools = {name: list(spans) for name, spans in self.declared.items()}
-        for row in ledger.ranges(connection):
-            name, span = PoolName(Role(row.role), row.address), PortRange(row.start, row.end)
+        for row in ledger.growth(connection):
+            name, span = PoolName(Role(row.role), row.address), row.span
             if name in pools and self._contradiction(span) is None:
                 pools[name].append(span)
         for spans in pools.values():
@@ -69,8 +67,8 @@ class Pools:
     def ignored(self, ledger: Ledger, connection: Connection) -> list[str]:
         """A sentence for each range of the ledger that this process's settings contradict."""
         sentences = []
-        for row in ledger.ranges(connection):
-            span = PortRange(row.start, row.end)
+        for row in ledger.growth(connection):
+            span = row.span
             home = self.declared.get(PoolName(Role(row.role), row.address), ())
             covered = any(span.start in own and span.end - 1 in own for own in home)
             if not covered and (why := self._contradiction(span)) is not None:
@@ -102,7 +100,7 @@ class Pools:
         pools = self.ranges(ledger, connection)
         if name not in pools:
             raise UsageError(f"there is no pool {name}", f"Known: {', '.join(map(str, pools))}.")
-        grown = [PortRange(row.start, row.end) for row in ledger.ranges(connection)]
+        grown = [row.span for row in ledger.growth(connection)]
         taken = [*(span for spans in self.declared.values() for span in spans), *grown]
         room = self._settings.max_ports - total(pools[name])
         if isinstance(amount, PortRange):
@@ -139,7 +137,7 @@ class Pools:
         """
         rows = [
             row
-            for row in ledger.ranges(connection)
+            for row in ledger.growth(connection)
             if (row.role, row.address) == (name.role, name.address)
             and (span is None or (row.start, row.end) == (span.start, span.end))
         ]
@@ -149,7 +147,7 @@ class Pools:
                 f"pool {name} was not extended {what}",
                 "What settings declare is changed there: ports.api and ports.web.",
             )
-        gone = PortRange(rows[-1].start, rows[-1].end)
+        gone = rows[-1].span
         inside = [row for row in ledger.all_rows(connection) if row.port in gone]
         held = [row for row in inside if row.state in HELD]
         if held:

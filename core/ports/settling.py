@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import Row
-
 from autocoder.core.models import LeaseState
+from autocoder.core.ports.ledger import LeaseRow
 from autocoder.core.probe import ListeningSocket
 
 PATIENCE_S = 10.0
@@ -76,8 +75,8 @@ def releasing(now: float) -> Values:
 
 
 def after_release(
-    pair: Mapping[Row[Any], Sight], *, now: float, cooldown_s: float
-) -> dict[Row[Any], Values]:
+    pair: Mapping[LeaseRow, Sight], *, now: float, cooldown_s: float
+) -> dict[LeaseRow, Values]:
     """What the ports of a holder that is gone become: it lets go of both or of none."""
     since = min(row.changed_at for row in pair)
     quiet = all(sight.use is not Use.TAKEN for sight in pair.values())
@@ -99,7 +98,7 @@ def after_rest(sight: Sight, now: float) -> Values:
             return quarantined(now, sight)
 
 
-def after_probe(row: Row[Any], sight: Sight, now: float) -> Values:
+def after_probe(row: LeaseRow, sight: Sight, now: float) -> Values:
     """A quarantined port goes free, or is probed again after half of its time so far."""
     if sight.use is Use.FREE:
         return GONE

@@ -1,6 +1,5 @@
 """The question every platform answers alike, and the words of the answers."""
 
-import contextlib
 import errno
 import os
 import socket
@@ -151,16 +150,20 @@ class BindProbe:
         return self.binds(port, address, reuse=False)
 
     def binds(self, port: int, address: str, *, reuse: bool) -> bool:
-        with contextlib.ExitStack() as stack:
+        opened: list[socket.socket] = []
+        try:
             for family, host in _addresses(address):
                 try:
-                    stack.enter_context(_bound(family, host, port, reuse=reuse))
+                    opened.append(_bound(family, host, port, reuse=reuse))
                 except OSError as error:
                     if host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         continue
                     _refuse_shortage(error)
                     return False
-        return True
+            return True
+        finally:
+            for bound in opened:
+                bound.close()
 
     def hold_any(self) -> HeldPort:
         for _ in range(100):
@@ -183,7 +186,8 @@ def _bound(family: socket.AddressFamily, host: str, port: int, *, reuse: bool) -
     try:
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        if reuse:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))
     except OSError:
         opened.close()

@@ -52,7 +52,7 @@ def test_a_ledger_locked_for_ever_is_refused_with_a_remedy(
                 other = stack.enter_context(contextlib.closing(sqlite3.connect(path)))
                 other.execute("BEGIN IMMEDIATE")
             else:
-                stack.enter_context(ledger_module._turn(path))
+                stack.enter_context(ledger_module.Turns(path).turn())
             with pytest.raises(DatabaseError) as refusal:
                 allocator.lease(Holder("a-1", "/project"))
         assert refusal.value.cause == "busy"
