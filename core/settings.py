@@ -125,6 +125,9 @@ class UiSettings:
         8888, "port of the panel's own server", env="AUTOCODER_UI_PORT", low=1024, high=65535
     )
     host: str = option("127.0.0.1", "address of the panel's own server", env="AUTOCODER_UI_HOST")
+    allow_remote: bool = option(
+        False, "let other hosts reach that address", env="AUTOCODER_UI_ALLOW_REMOTE"
+    )
 
 
 @dataclass(frozen=True, slots=True)
