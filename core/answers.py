@@ -3,16 +3,17 @@
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from autocoder.core.launcher import run_folder
-from autocoder.core.models import Agent
+from autocoder.core.models import Agent, PoolStatus, Role
+from autocoder.core.ports.rules import host_rules, next_block
 from autocoder.core.probe import TICKS_PER_SECOND, Kernel, Process, one_line
-from autocoder.core.questions import Details, PastEvent, ProcessLine, SettingValue
+from autocoder.core.questions import Details, Growth, PastEvent, ProcessLine, SettingValue
 from autocoder.core.settings import Settings, documented
 from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import Repository
@@ -76,6 +77,28 @@ class LocalAnswers:
             )
             for event in self._store.events(limit)
         )
+
+    def growth(
+        self, pools: Sequence[PoolStatus], roles: Sequence[Role], amount: int
+    ) -> tuple[Growth, ...]:
+        rules = host_rules(self._settings.ui.port)
+        listeners = self._kernel.listeners()
+        ranges = [span for pool in pools for span in pool.ranges]
+        found = []
+        for role in roles:
+            after = max(span.end for pool in pools if pool.role is role for span in pool.ranges)
+            span = next_block(amount, after, ranges, rules)
+            if span is None:
+                found.append(Growth(role, None))
+                continue
+            ranges.append(span)
+            taken = tuple(
+                (port, listeners[port][0].command if port in listeners else "")
+                for port in range(span.start, span.end)
+                if port in listeners or not self._kernel.is_free(port)
+            )
+            found.append(Growth(role, span, len(span) - len(taken), taken))
+        return tuple(found)
 
     def settings(self) -> tuple[SettingValue, ...]:
         return tuple(

@@ -4,10 +4,11 @@ Answers are read only when asked for and never change anything. They may take a
 second, so they are asked off the screen's thread.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from autocoder.core.models import Agent, Severity
+from autocoder.core.models import Agent, PoolStatus, PortRange, Role, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,19 @@ class SettingValue:
     meaning: str
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A block by which a pool could be extended now."""
+
+    role: Role
+    span: PortRange | None
+    """None: no such block is free of conflicts."""
+    free: int = 0
+    """Ports of it that could be bound at this moment."""
+    taken: tuple[tuple[int, str], ...] = ()
+    """The other ports, each with who listens on it as far as the kernel tells."""
+
+
 class Questions(Protocol):
     """Raises `AutocoderError` where git, the kernel or the database will not answer."""
 
@@ -69,5 +83,10 @@ class Questions(Protocol):
 
     def events(self, limit: int) -> tuple[PastEvent, ...]:
         """The project's latest activity, oldest first."""
+
+    def growth(
+        self, pools: Sequence[PoolStatus], roles: Sequence[Role], amount: int
+    ) -> tuple[Growth, ...]:
+        """The next blocks of `amount` ports, one for each role, that overlap nothing."""
 
     def settings(self) -> tuple[SettingValue, ...]: ...

@@ -23,12 +23,14 @@ from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
-from autocoder.core.questions import Questions
+from autocoder.core.questions import Growth, Questions
 from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
 from autocoder.tui.messages import (
     CommandsRequested,
     EngineEnded,
+    GrowthAnswered,
+    GrowthAsked,
     Page,
     PageAnswered,
     PreferencesRead,
@@ -174,6 +176,17 @@ class Panel(App[Departure]):
             message.sheet.post_message(PageAnswered(NO_ANSWERS))
         else:
             self._questions.ask(message.question, answered)
+
+    def on_growth_asked(self, message: GrowthAsked) -> None:
+        def answered(answer: Future[tuple[Growth, ...]]) -> None:
+            # Without an answer the engine still finds a block by itself.
+            if not answer.cancelled() and answer.exception() is None:
+                message.screen.post_message(GrowthAnswered(answer.result(), message.amount))
+
+        if self._questions is not None:
+            self._questions.ask(
+                lambda ask: ask.growth(message.pools, message.roles, message.amount), answered
+            )
 
     def on_quit_requested(self, message: QuitRequested) -> None:
         if not message.stop_agents or self.leaving:

@@ -4,14 +4,15 @@ Facts are in the past tense, wishes end in Requested; commands themselves are
 the engine's words (`autocoder.core.commands`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from textual.message import Message
 from textual.screen import Screen
+from textual.widget import Widget
 
 from autocoder.core.commands import Command
-from autocoder.core.models import Snapshot
-from autocoder.core.questions import Questions
+from autocoder.core.models import PoolStatus, Role, Snapshot
+from autocoder.core.questions import Growth, Questions
 from autocoder.tui.preferences import Preferences
 from autocoder.tui.spans import Line
 
@@ -60,6 +61,28 @@ class QuestionAsked(Message):
         super().__init__()
         self.question = question
         self.sheet = sheet
+
+
+class GrowthAsked(Message):
+    """The user considers extending pools; the answer goes to `screen` as `GrowthAnswered`."""
+
+    def __init__(
+        self, pools: Sequence[PoolStatus], roles: Sequence[Role], amount: int, screen: Widget
+    ) -> None:
+        super().__init__()
+        self.pools = pools
+        self.roles = roles
+        self.amount = amount
+        self.screen = screen
+
+
+class GrowthAnswered(Message):
+    """By which blocks pools could grow."""
+
+    def __init__(self, growth: tuple[Growth, ...], amount: int) -> None:
+        super().__init__()
+        self.growth = growth
+        self.amount = amount
 
 
 class PageAnswered(Message):

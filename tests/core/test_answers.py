@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from autocoder.core.composition import open_questions
 from autocoder.core.launcher import run_folder
-from autocoder.core.models import Agent, AgentState, Severity
+from autocoder.core.models import Agent, AgentState, PoolStatus, PortRange, Role, Severity
 from autocoder.core.probe import local_kernel
 from autocoder.core.questions import Questions
 from autocoder.core.settings import load_settings
@@ -162,3 +163,22 @@ def test_events_are_what_the_project_wrote_down(project: Path, questions: Questi
         "it happened",
         "a-0001",
     )
+
+
+def test_the_next_blocks_overlap_nothing_and_say_who_is_in_the_way(
+    questions: Questions, ports: range
+) -> None:
+    start = ports[0]
+    pools = (
+        PoolStatus(Role.API, (PortRange(start, start + 2),), 2, 2, 0, 0, 0, 2),
+        PoolStatus(Role.WEB, (PortRange(start + 5, start + 8),), 3, 3, 0, 0, 0, 3),
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", start + 3))
+        listener.listen()
+        api, web = questions.growth(pools, (Role.API, Role.WEB), 3)
+    assert api.span == PortRange(start + 2, start + 5)
+    assert web.span == PortRange(start + 8, start + 11)
+    assert api.free == 2
+    assert [port for port, _ in api.taken] == [start + 3]
+    assert "python" in api.taken[0][1] or "pytest" in api.taken[0][1]

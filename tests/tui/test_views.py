@@ -1,5 +1,6 @@
 """Claims about the views beside the main screen, and about choosing among many agents."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,23 @@ from autocoder.core.commands import (
     StopAgent,
 )
 from autocoder.core.errors import GitError
-from autocoder.core.models import Agent, AgentState, RecoveryPlan, Role, Severity
-from autocoder.core.questions import Details, PastEvent, ProcessLine, Questions, SettingValue
+from autocoder.core.models import (
+    Agent,
+    AgentState,
+    PoolStatus,
+    PortRange,
+    RecoveryPlan,
+    Role,
+    Severity,
+)
+from autocoder.core.questions import (
+    Details,
+    Growth,
+    PastEvent,
+    ProcessLine,
+    Questions,
+    SettingValue,
+)
 from autocoder.tui import outside
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.widgets.log_wall import LogWall
@@ -296,6 +312,14 @@ class Answers:
     def events(self, limit: int) -> tuple[PastEvent, ...]:
         return (PastEvent(NOW, Severity.INFO, "spawned", "on feature 1", "a-0f31", 1),)
 
+    def growth(
+        self, pools: Sequence[PoolStatus], roles: Sequence[Role], amount: int
+    ) -> tuple[Growth, ...]:
+        if amount > 200:
+            return tuple(Growth(role, None) for role in roles)
+        span = PortRange(6000, 6000 + amount)
+        return tuple(Growth(role, span, amount - 1, ((6007, "812 postgres"),)) for role in roles)
+
     def settings(self) -> tuple[SettingValue, ...]:
         return (SettingValue("parallel", "9", "$AUTOCODER_PARALLEL", "agents at once"),)
 
@@ -333,6 +357,24 @@ async def test_a_question_git_refuses_is_answered_with_its_reason(answers: Quest
         await run.press("j", "d")
         await run.shows("not a tree object")
         assert "Look at the repository." in run.screen
+
+
+async def test_what_extending_brings_is_shown_and_exactly_that_is_asked_for(
+    answers: Questions,
+) -> None:
+    async with driven(FLEET, questions=answers) as run:
+        await run.press("e", "right", "up")
+        await run.shows("6000-6199")
+        assert "200 ports, 199 free now" in run.screen
+        assert "taken: 6007 812 postgres" in run.screen
+        await run.press("enter")
+        assert run.asked == [ExpandPool(Role.API, PortRange(6000, 6200))]
+
+
+async def test_where_no_block_is_left_the_dialog_says_so(answers: Questions) -> None:
+    async with driven(FLEET, questions=answers) as run:
+        await run.press("e", "up", "up")
+        await run.shows("no block of 500 ports is left")
 
 
 async def test_events_and_settings_say_when_and_whence(answers: Questions) -> None:
