@@ -404,6 +404,8 @@ class Worker:
             signal.signal(number, self._note_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        # The launcher has blocked them, so that none is lost before this.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         become_subreaper()
         pair = (self.args.api_port, self.args.web_port)
         self._placeholders = hold_ports(pair)

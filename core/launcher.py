@@ -146,7 +146,8 @@ class LocalLauncher:
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                 ],
                 setsid=True,
-                setsigmask=[],
+                # Signals wait until the worker can deal with them, however early they come.
+                setsigmask=[signal.SIGTERM, signal.SIGINT, signal.SIGUSR1],
             )
         except OSError as error:
             raise RefusedError(

@@ -100,11 +100,10 @@ class Upkeep:
         repository = self._repository
         if path is None:
             return False
+        ahead = not merged and repository.commits_ahead(branch)
         if not path.exists():
             repository.prune()
-            return True
-        ahead = not merged and repository.commits_ahead(branch)
-        if forced:
+        elif forced:
             repository.remove(path, force=True)
         elif repository.dirty_files(path) or ahead:
             return False

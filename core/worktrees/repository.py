@@ -129,6 +129,8 @@ class Repository:
     def delete_branch(self, branch: str) -> None:
         """Delete a branch that base contains and no worktree has checked out.
 
+        Nothing happens where there is no such branch.
+
         Raises:
             RefusedError: base does not contain it, or it is checked out.
         """
@@ -137,6 +139,9 @@ class Repository:
             for worktree in self.list():
                 if worktree.branch == branch:
                     raise RefusedError(f"{branch} is checked out at {worktree.path}")
+            found = self._git.run("show-ref", "--verify", "--quiet", reference, ok=(0, 1))
+            if found.code:
+                return
             tip = self._git.run("rev-parse", "--verify", f"{reference}^{{commit}}").line()
             base = f"refs/heads/{self.base}"
             if self._git.run("merge-base", "--is-ancestor", tip, base, ok=(0, 1)).code:
