@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from autocoder.core.answers import LocalAnswers
+from autocoder.core.attached import Attached
 from autocoder.core.backends import check_backend
 from autocoder.core.backlog import import_backlog
+from autocoder.core.control import Controlled, ControlServer, TcpWay
 from autocoder.core.demo import make_demo_project
 from autocoder.core.engine import Engine
-from autocoder.core.errors import AutocoderError, ProjectError
+from autocoder.core.errors import AutocoderError, ProjectError, ProjectLocked
 from autocoder.core.headless import run_headless
 from autocoder.core.launcher import LocalLauncher
 from autocoder.core.orchestrator import Orchestrator
@@ -62,6 +64,32 @@ def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
     except AutocoderError:
         lock.release()
         raise
+
+
+def open_controlled(project_dir: Path, settings: Settings, tcp: TcpWay | None = None) -> Controlled:
+    """The project's orchestrator, with its ways in for other processes while it runs.
+
+    Raises:
+        AutocoderError: as `open_engine`.
+    """
+    folder = existing_folder(project_dir)
+    engine = open_engine(folder, settings)
+    return Controlled(engine, ControlServer(folder, settings, engine.submit, tcp))
+
+
+def join_engine(project_dir: Path, settings: Settings, tcp: TcpWay | None = None) -> Engine:
+    """The project's orchestrator; where one runs in another process, a connection to that one.
+
+    Such a connection becomes the orchestrator when the other process is gone.
+
+    Raises:
+        AutocoderError: as `open_engine`, except that nobody can be in the way.
+    """
+    folder = existing_folder(project_dir)
+    try:
+        return open_controlled(folder, settings, tcp)
+    except ProjectLocked:
+        return Attached(folder, lambda: open_controlled(folder, settings, tcp))
 
 
 def open_questions(project_dir: Path, cli: Mapping[str, object]) -> Questions:
@@ -125,6 +153,6 @@ def run_demo(
     sys.stderr.flush()
     if show is not None:
         settings = load_settings(project, environ=os.environ, cli=cli)
-        return show(lambda: open_engine(project, settings), project)
+        return show(lambda: join_engine(project, settings), project)
     settings = load_settings(project, environ=os.environ, cli={**cli, "stop_when_done": True})
-    return run_headless(open_engine(project, settings), as_json=False)
+    return run_headless(open_controlled(project, settings), as_json=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from autocoder.core.commands import Command
-from autocoder.core.models import Snapshot
+from autocoder.core.models import RunReport, Snapshot
 
 
 class Engine(Protocol):
@@ -22,3 +22,13 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Let `run` return soon; safe from any thread, and before `run` has begun."""
+
+
+class ReportingEngine(Engine, Protocol):
+    """An engine of this process: it knows what it did."""
+
+    def run_to_report(self, publish: Callable[[Snapshot], None]) -> RunReport:
+        """As `run`, then say what was done."""
+
+    def close(self) -> None:
+        """Let go of everything instead of running; agents go on."""

@@ -14,10 +14,10 @@ from types import FrameType
 from typing import Any, TextIO
 
 from autocoder.core.commands import StopAll
+from autocoder.core.engine import ReportingEngine
 from autocoder.core.lifecycle import plural, spoken_duration
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Notice, RunReport, Severity, Snapshot
-from autocoder.core.orchestrator import Orchestrator
 
 EXIT_INTERRUPTED = 130
 BAR_WIDTH = 30
@@ -68,7 +68,7 @@ class Progress:
         self._out.flush()
 
 
-def run_headless(engine: Orchestrator, *, as_json: bool) -> int:
+def run_headless(engine: ReportingEngine, *, as_json: bool) -> int:
     """Run the backlog to its end and print the report; the exit code.
 
     Ctrl-C once stops every agent and then reports; twice, or SIGTERM, leaves them

@@ -66,9 +66,9 @@ def _panel(project: Path, arguments: argparse.Namespace) -> int:
 
     def open_engine() -> "Engine":
         # Imported here because the database layer takes longer than the first paint.
-        from autocoder.core.composition import open_engine
+        from autocoder.core.composition import join_engine
 
-        return open_engine(project, settings)
+        return join_engine(project, settings)
 
     return _show(open_engine, project, arguments)
 

@@ -74,7 +74,7 @@ def parallel(
     """
     with guarded(as_json=as_json):
         # SQL and the process libraries cost most of a second: not for --help.
-        from autocoder.core.composition import existing_folder, open_engine
+        from autocoder.core.composition import existing_folder, open_controlled
         from autocoder.core.headless import run_headless
 
         folder = existing_folder(project_dir)
@@ -87,7 +87,7 @@ def parallel(
             "stop_when_done": True,
         }
         settings = load_settings(folder, environ=os.environ, cli=chosen)
-        code = run_headless(open_engine(folder, settings), as_json=as_json)
+        code = run_headless(open_controlled(folder, settings), as_json=as_json)
     raise typer.Exit(code)
 
 
