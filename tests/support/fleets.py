@@ -19,7 +19,7 @@ from autocoder.core.models import Agent, Feature, Notice, PortRange, RunReport, 
 from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.settings import CommandBackend, LimitSettings, PortSettings, Settings
 from autocoder.core.store import FeatureDraft, ProjectStore
-from support import oracle
+from support import oracle, seed_checks
 from support.repositories import git, make_repository
 from support.waiting import wait_until
 
@@ -104,6 +104,40 @@ class Project:
         """No process of an agent that has ended lives, and nothing listens on its pair."""
         assert not self.processes(agent.agent_id)
         assert not {agent.api_port, agent.web_port} & set(oracle.listeners())
+
+    def faults(self) -> list[str]:
+        """What is not so and must always be: as the database files and /proc tell it."""
+        faults = seed_checks.violations(self.database)
+        leased: dict[int, str] = {}
+        for port, holder, epoch in self.query(
+            "SELECT port, holder, epoch FROM port_leases WHERE state = 'leased'", self.ledger
+        ):
+            if port in leased:
+                faults.append(f"{port} is leased to {leased[port]} and {holder}")
+            leased[port] = f"{holder} {epoch}"
+        pairs: dict[str, set[str]] = {}
+        for pid in self.processes():
+            environment = oracle.environment(pid)
+            agent = environment.get("AUTOCODER_AGENT_ID", "")
+            pairs.setdefault(environment.get("AUTOCODER_API_PORT", ""), set()).add(agent)
+        faults += [f"{a} live on port {p}" for p, a in pairs.items() if len(a) > 1]
+        return faults
+
+    def leftovers(self) -> list[str]:
+        """What must not be there once every feature is done and nothing runs."""
+        worktrees = git(self.dir, "worktree", "list", "--porcelain").count("worktree ")
+        branches = git(self.dir, "branch", "--list", "feat*").split()
+        left = [f"process {pid}" for pid in self.processes()]
+        left += [f"branch {branch}" for branch in branches]
+        left += [f"{worktrees - 1} worktrees"] if worktrees > 1 else []
+        left += [str(row) for row in self.query("SELECT agent_id, pid FROM agent_heartbeats")]
+        left += [
+            f"lease {row}"
+            for row in self.query(
+                "SELECT port, state, holder FROM port_leases WHERE state <> 'cooling'", self.ledger
+            )
+        ]
+        return left
 
     def end_everything(self) -> None:
         """Whatever a test left running: by the pids in the rows, checked by their arguments."""
