@@ -31,6 +31,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
+$(VENV)/installed-bench: $(VENV)/installed-dev
+	@echo "==> installing what is measured against"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
 .PHONY: install demo test lint check screenshots soak bench clean
 install: $(VENV)/installed ## the environment alone
 
@@ -56,7 +61,7 @@ screenshots: $(VENV)/installed-dev ## screenshots/ anew, from the real app
 soak: $(VENV)/installed-dev ## the full-size runs, with their figures
 	@$(BIN)/python -m pytest -m soak -s -p no:xdist --timeout 3600
 
-bench: $(VENV)/installed-dev ## the measurements, as a table and as JSON
+bench: $(VENV)/installed-bench ## the measurements, as a table and as JSON
 	@$(BIN)/python tests/benchmarks/run.py
 
 clean: ## remove the environment and what was built
