@@ -291,7 +291,7 @@ def api_token() -> str:
     Raises:
         UsageError: others could read or change the file.
     """
-    path = state_dir() / "api-token"
+    path = token_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -304,6 +304,10 @@ def api_token() -> str:
     if len(token) < 32:
         raise UsageError(f"{path} holds no token", f"Delete it: rm '{path}'")
     return token
+
+
+def token_file() -> Path:
+    return state_dir() / "api-token"
 
 
 def tcp_way(settings: Settings) -> TcpWay:

@@ -16,6 +16,7 @@ from autocoder.core.cli.mcp import mcp
 from autocoder.core.cli.options import JsonOption, ProjectOption
 from autocoder.core.cli.output import guarded
 from autocoder.core.cli.ports import ports_app
+from autocoder.core.cli.serve import serve
 from autocoder.core.settings import PRESETS, load_settings
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.add_typer(ports_app, name="ports")
 app.command()(config)
 app.command()(doctor)
 app.command()(mcp)
+app.command()(serve)
 
 
 @app.callback()
