@@ -36,7 +36,7 @@ $(VENV)/installed-bench: $(VENV)/installed-dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
-.PHONY: install demo test lint check screenshots soak bench clean
+.PHONY: install demo test test-agents lint check screenshots soak bench clean
 install: $(VENV)/installed ## the environment alone
 
 demo: $(VENV)/installed ## the panel on a demo project, with scripted agents; headless without a terminal
@@ -52,6 +52,12 @@ lint: $(VENV)/installed-dev ## style, types and layering
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+AGENT_PROGRAMS := @openai/codex opencode-ai @google/gemini-cli @playwright/mcp
+test-agents: $(VENV)/installed-dev ## real agent programs and a real browser, from npm, against a stub of the models
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/agents $(AGENT_PROGRAMS)
+	@PATH="$(CURDIR)/$(VENV)/agents/node_modules/.bin:$$PATH" \
+	  $(BIN)/python -m pytest -m agents tests/agents
 
 check: lint test ## everything CI runs
 

@@ -13,6 +13,9 @@ from typing import Any
 
 from autocoder.core.backends.run import Run
 
+SERVER_START_S = 60
+"""What an MCP server gets to start on a loaded host."""
+
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
@@ -44,6 +47,9 @@ def _codex(run: Run, conversation: str = "", message: str = "") -> Invocation:
     for name, entry in run.mcp_servers.items():
         for key in ("command", "args", "env"):
             settings[f"mcp_servers.{name}.{key}"] = entry.get(key)
+        # Without it the first turn begins before the tools are there.
+        settings[f"mcp_servers.{name}.required"] = True
+        settings[f"mcp_servers.{name}.startup_timeout_sec"] = SERVER_START_S
     options = [part for key, value in settings.items() for part in ("-c", f"{key}={_toml(value)}")]
     return Invocation(
         (
