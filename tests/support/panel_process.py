@@ -10,11 +10,11 @@ from pathlib import Path
 
 from autocoder.core.commands import Command
 from autocoder.core.errors import ProjectLocked
-from autocoder.core.models import Notice, Severity
+from autocoder.core.models import Feature, Notice, Severity
 from autocoder.tui.__main__ import run_panel
 from support.attacks import ATTACKS
 from support.fake_engine import RecordingEngine
-from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent
+from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, the_leases
 
 
 class Writing(RecordingEngine):
@@ -51,12 +51,23 @@ def hostile(folder: Path) -> Writing:
         )
         notices.append(Notice(number, NOW, Severity.WARNING, bad, bad))
     snapshot = a_snapshot(*agents, project="p\x1b]0;owned\x07", base="b\x9b2J")
-    return Writing(folder, replace(snapshot, notices=tuple(notices)))
+    features = tuple(
+        Feature(number, bad, bad, (bad,), bad, last_error=bad, branch_name=bad)
+        for number, bad in enumerate(ATTACKS.values(), 1)
+    )
+    leases = tuple(
+        replace(lease, listener=bad)
+        for lease, bad in zip(the_leases(tuple(agents)), ATTACKS.values(), strict=False)
+    )
+    hostile_one = replace(snapshot, notices=tuple(notices), backlog=features, leases=leases)
+    return Writing(folder, hostile_one)
 
 
 def main(mode: str, folder: Path) -> int:
     if mode == "hostile":
         engine = hostile(folder)
+    elif mode == "shell":
+        engine = Writing(folder, a_snapshot(an_agent(1, worktree_path=str(folder))))
     elif mode == "locked":
         error = ProjectLocked("pid 4711 runs todo-app", "Attach to it, or end it first.")
         engine = Writing(folder, error=error)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from autocoder.core.models import Snapshot
+from autocoder.core.models import RecoveryPlan, Snapshot
 from autocoder.tui.app import Departure, Panel
 from support.fake_engine import RecordingEngine
 from support.panel import Driven
@@ -109,6 +109,41 @@ def test_help(look: Look, busy: Snapshot) -> None:
 
 def test_a_filter(look: Look, busy: Snapshot) -> None:
     keys = [*"/state:act", "enter"]
+    assert look(busy, *keys, size=(110, 34), waits_for="14 passed")
+
+
+def test_the_wall(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "v", size=(160, 44), waits_for="14 passed")
+
+
+def test_the_backlog(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "F", "j", size=(120, 24))
+
+
+def test_problems_only(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "exclamation_mark", size=(120, 32), waits_for="14 passed")
+
+
+def test_marks_and_order(look: Look, busy: Snapshot) -> None:
+    keys = ("space", "j", "space", "s", "s", "S")
+    assert look(busy, *keys, size=(120, 32), waits_for="14 passed")
+
+
+def test_a_typed_feature(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "N", *"Fix", size=(110, 34), waits_for="14 passed")
+
+
+def test_a_recovery(look: Look, busy: Snapshot) -> None:
+    plan = RecoveryPlan(("a-0f31",), ("a-0f3b",), (5009, 5182), (16, 17, 18, 19))
+    assert look(replace(busy, recovery=plan), "R", size=(110, 34), waits_for="14 passed")
+
+
+def test_all_notices(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "M", size=(110, 34), waits_for="14 passed")
+
+
+def test_a_search_in_a_log(look: Look, busy: Snapshot) -> None:
+    keys = ("enter", "slash", *"passed", "enter")
     assert look(busy, *keys, size=(110, 34), waits_for="14 passed")
 
 

@@ -1,6 +1,7 @@
 """Claims about the panel as a process in a real pseudo terminal."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,15 +23,39 @@ def a_panel(mode: str, folder: Path, size: tuple[int, int] = (120, 36), **env: s
     return Terminal([sys.executable, PROCESS, mode, folder], env=paths | env, size=size)
 
 
+VIEWS = (
+    ("X", "Kill 1 agent?"),
+    ("v", "more do not fit"),
+    ("M", "notices"),
+    ("P", "ports of"),
+    ("F", "backlog"),
+    ("o", "urls"),
+    ("N", "Spawn an agent on a new feature"),
+)
+
+
+def leave(terminal: Terminal, shown: str) -> None:
+    """Press escape and wait: with a key right behind it, it would be that key with Alt."""
+    terminal.press("escape")
+    terminal.wait_for(lambda screen: shown not in screen, what=f"{shown} is left")
+
+
 def test_nothing_an_agent_wrote_reaches_the_terminal_as_a_control_sequence(tmp_path: Path) -> None:
     with a_panel("hostile", tmp_path, (160, 50)) as terminal:
         terminal.wait_for("a-0f31")
         for name in ATTACKS:
             terminal.wait_for(f"attack: {name}", what=f"the log with {name}")
             terminal.press("j")
-        terminal.press("X")
-        terminal.wait_for("Kill 1 agent?")
-        terminal.press("escape", "q")
+        for key, shown in VIEWS:
+            terminal.press(key)
+            terminal.wait_for(shown)
+            leave(terminal, shown)
+        terminal.press(":")
+        terminal.wait_for("Search for commands")
+        terminal.press(*"Go to")
+        terminal.wait_for("Go to a-0f")
+        leave(terminal, "Go to a-0f")
+        terminal.press("q")
         assert terminal.wait_for_exit() == 0
         # Textual sets the pointer's shape by itself, with a sequence that ends in a bell.
         written = terminal.written.replace("\x1b]22;default\x07", "")
@@ -121,6 +146,45 @@ def test_no_colour_means_no_colour(tmp_path: Path) -> None:
         assert "38;2;" not in terminal.written
         assert "48;2;" not in terminal.written
         assert "\x1b[31m" not in terminal.written
+
+
+def test_a_shell_in_the_worktree_has_the_agents_ports_and_the_panel_comes_back(
+    tmp_path: Path,
+) -> None:
+    with a_panel("shell", tmp_path, SHELL="/bin/sh") as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.press("$")
+        wait_until(lambda: "\x1b[?1049l" in terminal.written)
+        terminal.press("echo api=$API_PORT in $(pwd)", "enter")
+        wait_until(lambda: f"api=5000 in {tmp_path}" in terminal.written)
+        # An interrupt is the shell's, not the panel's.
+        terminal.press("ctrl+c")
+        wait_until(lambda: "^C" in terminal.written)
+        terminal.press("exit", "enter")
+        wait_until(lambda: terminal.written.count("\x1b[?1049h") == 2)
+        terminal.press("q")
+        assert terminal.wait_for_exit() == 0
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_the_panel_draws_and_leaves_inside_tmux(tmp_path: Path) -> None:
+    server = ["tmux", "-f", os.devnull, "-S", str(tmp_path / "socket")]
+    inside = f"{sys.executable} {PROCESS} busy {tmp_path}; echo left with $?; read line"
+    env = {"PYTHONPATH": str(PROCESS.parent.parent), "TERM": "screen-256color"}
+    try:
+        with Terminal([*server, "new-session", inside], env=env) as terminal:
+            terminal.wait_for("a-0f31")
+            terminal.wait_for("quit")
+            terminal.press("X")
+            terminal.wait_for("Kill 1 agent?")
+            terminal.press("escape")
+            terminal.wait_for(lambda screen: "Kill 1 agent?" not in screen)
+            terminal.resize(90, 30)
+            terminal.wait_for(lambda screen: "quit" in screen and "last line" not in screen)
+            terminal.press("q")
+            terminal.wait_for("left with 0")
+    finally:
+        subprocess.run([*server, "kill-server"], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])

@@ -7,7 +7,7 @@ from textual.app import App, ComposeResult
 
 from autocoder.core.models import Agent
 from autocoder.tui import render
-from autocoder.tui.palette import THEMES
+from autocoder.tui.palette import THEMES, Tone
 from autocoder.tui.widgets.table import Table
 from support.snapshots import NOW, an_agent
 
@@ -72,6 +72,13 @@ async def test_the_cursor_is_always_on_the_screen() -> None:
             assert top <= host.table._cursor < top + 11
         await pilot.resize_terminal(120, 6)
         assert host.table._top <= host.table._cursor < host.table._top + 5
+
+
+async def test_what_nobody_has_sanitised_is_still_not_painted() -> None:
+    host = Host()
+    async with host.run_test(size=(120, 12)):
+        strip = host.table.paint((("a\x1b[2Jb\x9b2Jc\u202ed", Tone.PLAIN),), 10)
+        assert strip.text == "abcd      "
 
 
 async def test_the_same_rows_again_repaint_nothing() -> None:

@@ -10,6 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
 from autocoder.core.commands import SpawnAgent
+from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line, counted
@@ -23,8 +24,8 @@ def spawn_words(snapshot: Snapshot) -> Line:
         return (("  No free pair of ports: e extends the pools first.", Tone.BAD),)
     return (
         ("  It branches from ", Tone.DIM),
-        (snapshot.base, Tone.PLAIN),
-        (f" at {snapshot.base_commit}; {counted(left, 'pair')} of ports left.", Tone.DIM),
+        (sanitise(snapshot.base), Tone.PLAIN),
+        (f" at {sanitise(snapshot.base_commit)}; {counted(left, 'pair')} of ports left.", Tone.DIM),
     )
 
 

@@ -4,14 +4,20 @@ Line API throughout: `render_line` is called for the lines that are dirty, a
 table or log of any length costs what is on the screen.
 """
 
+import re
+
 from rich.segment import Segment
 from rich.style import Style
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
+from autocoder.core.logs import sanitise
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line, fit
+
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+"""What `render` must have taken out: here it is only made sure of, for every widget."""
 
 
 class Painted(Widget):
@@ -23,6 +29,8 @@ class Painted(Widget):
     def paint(self, line: Line, width: int, row: str = "") -> Strip:
         """`line` in exactly `width` cells; `row` names a component style to lie under it."""
         base = self.rich_style
+        if any(UNSAFE.search(text) for text, _ in line):
+            line = tuple((sanitise(text), tone) for text, tone in line)
         fitted = fit(line, width)
         if row:
             base += self.get_component_rich_style(row, partial=True)
