@@ -376,21 +376,15 @@ class PortAllocator:
     def get_status(self) -> dict[str, object]:
         """The counts as scripts read them."""
         status = self.status()
+        pools = [(pool, _counts(pool)) for pool in status.pools]
         return {
             "host_id": status.host_id,
-            "pools": {
-                pool.role.value: {
-                    "ranges": [[span.start, span.end] for span in pool.ranges],
-                    "total": pool.total,
-                    "usable": pool.usable,
-                    "leased": pool.leased,
-                    "cooling": pool.cooling,
-                    "quarantined": pool.quarantined,
-                    "available": pool.available,
-                    "capacity_percent": pool.capacity_percent,
-                }
-                for pool in status.pools
-            },
+            "pools": {pool.role.value: counts for pool, counts in pools if not pool.address},
+            "address_pools": [
+                {"role": pool.role.value, "address": pool.address, **counts}
+                for pool, counts in pools
+                if pool.address
+            ],
             "port_allocation_failures": status.port_allocation_failures,
             "consecutive_failures": status.consecutive_failures,
         }
@@ -892,6 +886,19 @@ class PortAllocator:
         elif row.state == LeaseState.LEASED and row.role == Role.API:
             why = "its time is over" if row.due_at is not None else f"pid {row.pid} has ended"
             self._say(Severity.INFO, row.holder, f"the lease of {row.holder} has ended: {why}")
+
+
+def _counts(pool: PoolStatus) -> dict[str, object]:
+    return {
+        "ranges": [[span.start, span.end] for span in pool.ranges],
+        "total": pool.total,
+        "usable": pool.usable,
+        "leased": pool.leased,
+        "cooling": pool.cooling,
+        "quarantined": pool.quarantined,
+        "available": pool.available,
+        "capacity_percent": pool.capacity_percent,
+    }
 
 
 def _pair(rows: Iterable[LeaseRow]) -> PortPair:

@@ -78,10 +78,14 @@ def bind(
     """A socket that is bound and does not listen."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
-    if family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_only))
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
-    bound.bind((address, port))
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_only))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        bound.bind((address, port))
+    except OSError:
+        bound.close()
+        raise
     return bound
 
 
