@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from autocoder.core.composition import open_engine
+from autocoder.core.composition import join_engine, open_controlled, open_engine
+from autocoder.core.control import TcpWay
+from autocoder.core.engine import Engine
 from autocoder.core.models import Snapshot
 from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.settings import Settings, load_settings
@@ -98,11 +100,19 @@ class Project:
     def open(self, **cli: object) -> Orchestrator:
         return open_engine(self.folder, self.settings(**cli))
 
+    def open_served(self, tcp: TcpWay | None = None, **cli: object) -> Engine:
+        """The orchestrator with its control socket."""
+        return open_controlled(self.folder, self.settings(**cli), tcp)
+
+    def join(self, **cli: object) -> Engine:
+        """What a panel gets: the orchestrator, or a connection to it."""
+        return join_engine(self.folder, self.settings(**cli))
+
 
 class Running:
     """An engine in a thread of its own, and the latest thing it published."""
 
-    def __init__(self, engine: Orchestrator) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.snapshot: Snapshot | None = None
         self.failure: BaseException | None = None
@@ -141,7 +151,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(engine: Orchestrator) -> Iterator[Running]:
+def running(engine: Engine) -> Iterator[Running]:
     """The engine at work for the block."""
     run = Running(engine)
     try:
