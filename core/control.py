@@ -14,7 +14,7 @@ import secrets
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +122,8 @@ class ControlServer:
         self._wanted.wait()
         try:
             if not self._stopping:
-                asyncio.run(self._serve())
+                with _logging_to(self._project_dir / LOG):
+                    asyncio.run(self._serve())
         finally:
             self._started.set()
 
@@ -133,7 +134,6 @@ class ControlServer:
 
         from autocoder.core.api import Feed, Guard, Service, build_application
 
-        _log_to(self._project_dir / LOG)
         feed = Feed()
         feed.attach()
         with self._lock:
@@ -188,6 +188,7 @@ class ControlServer:
             for server, bound in zip(servers, self._sockets, strict=True)
         ]
         await self._ending.wait()
+        feed.end()
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*serving)
@@ -325,15 +326,22 @@ def tcp_way(settings: Settings) -> TcpWay:
     return TcpWay(ui.host, ui.port, api_token(), tuple(get_ui_cors_origins()))
 
 
-def _log_to(path: Path) -> None:
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
     """Let the server's own complaints go to a file: the panel draws on stderr."""
     handler = logging.FileHandler(path, delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("uvicorn", "uvicorn.error", "asyncio"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler] if name != "uvicorn.error" else []
-        logger.propagate = name == "uvicorn.error"
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
         logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 def _version() -> str:

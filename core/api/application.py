@@ -350,6 +350,7 @@ def _agent_routes(app: FastAPI, service: Service) -> None:
             resumed or Position(0, offset),
             follow=follow,
             ended=ended,
+            closing=lambda: service.feed.ended,
         )
         return _event_stream(stream)
 

@@ -17,6 +17,8 @@ class Feed:
         self._latest: Snapshot | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
+        self.ended = False
+        """No more will come; streams end."""
 
     @property
     def latest(self) -> Snapshot | None:
@@ -34,6 +36,11 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
 
+    def end(self) -> None:
+        """End every stream; called in the loop."""
+        self.ended = True
+        self._tell()
+
     async def next_after(
         self, seen: Snapshot | None, timeout_s: float | None = None
     ) -> Snapshot | None:
@@ -41,17 +48,19 @@ class Feed:
         assert self._changed is not None
         try:
             async with asyncio.timeout(timeout_s):
-                while self._latest is None or self._latest is seen:
+                while not self.ended and (self._latest is None or self._latest is seen):
                     await self._changed.wait()
         except TimeoutError:
             return None
-        return self._latest
+        return None if self.ended else self._latest
 
     async def stream(self, heartbeat_s: float) -> AsyncIterator[Snapshot | None]:
         """Every new snapshot there is time for; None where `heartbeat_s` passed without one."""
         seen: Snapshot | None = None
         while True:
             snapshot = await self.next_after(seen, heartbeat_s)
+            if self.ended:
+                return
             yield snapshot
             if snapshot is not None:
                 seen = snapshot

@@ -66,11 +66,19 @@ def _read(path: Path, position: Position, *, whole_lines: bool) -> tuple[bytes, 
 
 
 async def events(
-    log: Path, position: Position, *, follow: bool, ended: Callable[[], bool]
+    log: Path,
+    position: Position,
+    *,
+    follow: bool,
+    ended: Callable[[], bool],
+    closing: Callable[[], bool],
 ) -> AsyncIterator[str]:
-    """The log from `position` on; with `follow` until `ended`, and then what is left of it."""
+    """The log from `position` on; with `follow` until `ended`, and then what is left of it.
+
+    Breaks off, to be resumed elsewhere, once `closing`.
+    """
     quiet_s = 0.0
-    while True:
+    while not closing():
         last = not follow or ended()
         data, position = await asyncio.to_thread(read_from, log, position, whole_lines=not last)
         if data:
