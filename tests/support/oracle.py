@@ -118,8 +118,16 @@ def agent_rows(project_database: Path) -> list[tuple[str, int | None, int | None
     return [(str(a), b, c, d) for a, b, c, d in _query(project_database, query)]
 
 
+def has_table(path: Path, name: str) -> bool:
+    """Whether the database is there and as far as that."""
+    sql = f"SELECT 1 FROM sqlite_master WHERE name = '{name}'"
+    return path.is_file() and bool(_query(path, sql))
+
+
 def _query(path: Path, sql: str) -> list[tuple]:  # type: ignore[type-arg]
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as file:
+    # Not read-only: the journal of a killed writer has to be rolled back first.
+    file = sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=30)
+    with contextlib.closing(file):
         return file.execute(sql).fetchall()
 
 
@@ -127,18 +135,28 @@ def _query(path: Path, sql: str) -> list[tuple]:  # type: ignore[type-arg]
 
 
 def assert_no_port_has_two_holders(ledger: Path, projects: Iterable[Path] = ()) -> None:
-    """I1, as the ledger and the rows of every project tell it."""
+    """I1, as the ledger and the rows of every project tell it.
+
+    Files are read one after another, so only agents that still live, and still have the
+    port when all is read again, share one.
+    """
     held = Counter(lease.port for lease in leases(ledger))
     assert max(held.values(), default=1) == 1, f"leased twice: {held}"
-    rows = Counter(
-        port
-        for project in projects
-        for _, _, api, web in agent_rows(project)
-        for port in (api, web)
-        if port is not None
-    )
-    twice = {port for port, count in rows.items() if count > 1}
-    assert not twice, f"two live agents have {twice}"
+    databases = list(projects)
+    twice = _shared_ports(databases) & _shared_ports(databases)
+    assert not twice, f"two live agents share: {sorted(twice)}"
+
+
+def _shared_ports(projects: Iterable[Path]) -> set[tuple[int, frozenset[tuple[Path, str, int]]]]:
+    """Ports of more than one live agent, each with these agents."""
+    agents: dict[int, set[tuple[Path, str, int]]] = {}
+    for project in projects:
+        for agent, pid, *pair in agent_rows(project):
+            if pid is not None and is_alive(pid, None):
+                for port in pair:
+                    if port is not None:
+                        agents.setdefault(port, set()).add((project, agent, pid))
+    return {(port, frozenset(who)) for port, who in agents.items() if len(who) > 1}
 
 
 def assert_listeners_belong_to_their_lease(pairs: Mapping[str, tuple[int, int]]) -> None:
