@@ -19,14 +19,15 @@ from autocoder.core.composition import make_demo, open_engine, open_questions
 from autocoder.core.models import AgentState, Listener, Snapshot
 from autocoder.core.settings import load_settings
 from autocoder.tui.app import Departure, Panel
+from autocoder.tui.render import problems
 
 FOLDER = Path(__file__).resolve().parent.parent / "screenshots"
 WIDE, SMALL = (140, 40), (80, 24)
 PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
+    "problems": (WIDE, ("exclamation_mark",)),
     "overview": (WIDE, ("g", "j")),
     "ports": ((130, 30), ("P",)),
     "wall": ((160, 44), ("v",)),
-    "problems": (WIDE, ("exclamation_mark",)),
     "kill": ((120, 34), ("g", "X")),
     "small": (SMALL, ("g",)),
 }
@@ -43,6 +44,11 @@ def busy(snapshot: Snapshot | None) -> bool:
     return serving >= 3 and bool(wrong) and snapshot.features.done >= 1
 
 
+def troubled(snapshot: Snapshot | None) -> bool:
+    """Several agents need a human, for the few seconds before the demo tries again."""
+    return snapshot is not None and len(problems(snapshot)) >= 2
+
+
 async def until(pilot: Pilot[Departure], condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -56,7 +62,7 @@ async def take(names: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="autocoder-screenshots-") as home:
         os.environ["AUTOCODER_LEDGER_URL"] = f"sqlite:///{home}/ledger.db"
         project = make_demo(Path(home))
-        cli = {"parallel": 6, "scripted.step_s": 0.8}
+        cli = {"parallel": 6, "scripted.step_s": 0.8, "limits.retry_s": 6}
         settings = load_settings(project, environ=os.environ, cli=cli)
         panel = Panel(
             lambda: open_engine(project, settings),
@@ -65,20 +71,27 @@ async def take(names: list[str]) -> None:
         )
         try:
             async with panel.run_test(size=WIDE) as pilot:
-                if not await until(pilot, lambda: busy(panel.snapshot), 60):
-                    sys.exit("the demo did not get busy within a minute")
-                for name in names:
-                    size, keys = PICTURES[name]
-                    await pilot.resize_terminal(*size)
-                    await pilot.press(*keys)
-                    await pilot.pause(0.7)
-                    (FOLDER / f"{name}.svg").write_text(picture(panel), "utf-8")
-                    sys.stderr.write(f"screenshots/{name}.svg\n")
-                    await pilot.press("escape")
-                panel.submit(StopAll())
-                await until(pilot, lambda: not any_live(panel.snapshot), 60)
+                try:
+                    for name in names:
+                        await take_one(panel, pilot, name)
+                finally:
+                    panel.submit(StopAll())
+                    await until(pilot, lambda: not any_live(panel.snapshot), 60)
         finally:
             panel.stop_engine()
+
+
+async def take_one(panel: Panel, pilot: Pilot[Departure], name: str) -> None:
+    wanted = troubled if name == "problems" else busy
+    if not await until(pilot, lambda: wanted(panel.snapshot), 60):
+        sys.exit(f"the demo had nothing to show for {name} within a minute")
+    size, keys = PICTURES[name]
+    await pilot.resize_terminal(*size)
+    await pilot.press(*keys)
+    await pilot.pause(0.7)
+    (FOLDER / f"{name}.svg").write_text(picture(panel), "utf-8")
+    sys.stderr.write(f"screenshots/{name}.svg\n")
+    await pilot.press("escape")
 
 
 def any_live(snapshot: Snapshot | None) -> bool:
@@ -97,4 +110,4 @@ if __name__ == "__main__":
     if unknown:
         sys.exit(f"no such picture: {', '.join(sorted(unknown))}; known: {', '.join(PICTURES)}")
     FOLDER.mkdir(exist_ok=True)
-    asyncio.run(take(sys.argv[1:] or list(PICTURES)))
+    asyncio.run(take([name for name in PICTURES if name in (sys.argv[1:] or PICTURES)]))

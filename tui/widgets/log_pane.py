@@ -176,7 +176,7 @@ class LogPane(Painted, can_focus=True):
 
     def _empty(self) -> Line:
         if self.agent is None:
-            return (("   Spawn one with n, and its output appears here.", Tone.DIM),)
+            return (("   The output of the agent under the cursor appears here.", Tone.DIM),)
         return (("   It has printed nothing yet.", Tone.DIM),)
 
     def _lay_out(self) -> None:
