@@ -67,6 +67,7 @@ class Caller:
             web_port=port_config.get_web_port(),
             worktree=worktree if agent_id else None,
             start_commit=environ.get("AUTOCODER_START_COMMIT", ""),
+            about=environ.get("AUTOCODER_ABOUT_AGENT", ""),
         )
 
 

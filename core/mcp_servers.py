@@ -47,6 +47,8 @@ class ServedAgent:
     api_port: int
     web_port: int
     start_commit: str = ""
+    about: str = ""
+    """The agent a human asks about, where `agent_id` is empty; the ports are that one's."""
 
 
 def mcp_servers(agent: ServedAgent, *, browser: bool = True) -> dict[str, dict[str, Any]]:
@@ -71,6 +73,7 @@ def agent_variables(agent: ServedAgent) -> dict[str, str]:
         "AUTOCODER_API_URL": f"http://localhost:{agent.api_port}",
         "AUTOCODER_WEB_URL": f"http://localhost:{agent.web_port}",
         "AUTOCODER_START_COMMIT": agent.start_commit,
+        "AUTOCODER_ABOUT_AGENT": agent.about,
         "AUTOCODER_DATABASE_URL": f"sqlite:///{agent.database}",
     }
     return {name: value for name, value in known.items() if value}

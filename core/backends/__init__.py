@@ -21,6 +21,15 @@ from autocoder.core.settings import Settings
 SCRIPTED, CLAUDE = "scripted", "claude"
 CLAUDE_REMEDY = "pip install 'autocoder-tui[claude]'"
 
+PRESET_MODELS: Mapping[str, str] = {
+    "quality": "opus",
+    "balanced": "sonnet",
+    "economy": "sonnet",
+    "cheap": "haiku",
+    "experimental": "opus",
+}
+"""What claude uses where no model is named; other programs have a default of their own."""
+
 PLACEHOLDERS = frozenset(
     {"prompt", "prompt_file", "worktree", "api_port", "web_port"}
     | {"model", "agent_id", "feature_id"}
@@ -65,6 +74,13 @@ def availability(backend: str, settings: Settings) -> Availability:
         found or f"{known.executable} is not installed",
         "" if found else known.remedy,
     )
+
+
+def model_of(settings: Settings) -> str:
+    """The model an agent is to use; empty: the program's own default."""
+    if settings.model or settings.backend != CLAUDE:
+        return settings.model
+    return PRESET_MODELS[settings.preset]
 
 
 def check_backend(settings: Settings) -> None:

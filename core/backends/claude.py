@@ -1,8 +1,7 @@
 """The claude backend: one conversation of the Claude Agent SDK, on one feature.
 
-A process of its own under the worker, which ends everything it leaves. What decides
-how it went is the result's `is_error` and `terminal_reason`: the subtype says
-"success" for a failed login too. Every shell command passes the policy first.
+A process of its own under the worker, which ends everything it leaves. Every shell
+command and every path of a file tool passes the policy before it is used.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,27 +18,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from claude_agent_sdk import (
-    AssistantMessage,
     ClaudeAgentOptions,
     ClaudeSDKClient,
     ClaudeSDKError,
-    ContentBlock,
     HookContext,
     HookInput,
     HookJSONOutput,
     HookMatcher,
-    Message,
-    RateLimitEvent,
     ResultMessage,
-    StreamEvent,
     SystemMessage,
-    TextBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    UserMessage,
 )
 
 from autocoder.core import telling
+from autocoder.core.backends.claude_messages import MessageReader, outcome_of
 from autocoder.core.backends.in_process import sdk_feature_server
 from autocoder.core.backends.reporting import Reporter
 from autocoder.core.backends.run import Run, read_run
@@ -52,11 +42,7 @@ from autocoder.core.events import (
     Outcome,
     Retry,
     Started,
-    Text,
     Told,
-    ToolEnd,
-    ToolStart,
-    Usage,
     Warned,
 )
 from autocoder.core.mcp_server import Caller
@@ -72,19 +58,10 @@ TOOLS = (
 )
 """The built-in tools an agent has; those that ask a human or leave the worktree are not."""
 
-PRESET_MODELS: Mapping[str, str] = {
-    "quality": "opus",
-    "balanced": "sonnet",
-    "economy": "sonnet",
-    "cheap": "haiku",
-    "experimental": "opus",
-}
-
 LARGEST_MESSAGE = 32 << 20
 """Bytes; a tool may return a screenshot or a long file."""
 INTERRUPT_GRACE_S = 3.0
 TELL_POLL_S = 0.25
-USAGE_EVERY_S = 1.0
 EXIT_CODES = {Outcome.SUCCESS: 0, Outcome.FAILED: 1, Outcome.INTERRUPTED: 130}
 HOPELESS = (401, 403)
 """What the model's service answers to a wrong credential; trying for minutes mends none."""
@@ -98,8 +75,7 @@ class Conversation:
         self._report = reporter.report
         self._session = run.resume_id or str(uuid.uuid4())
         self._stopping = asyncio.Event()
-        self._usage = _LiveUsage()
-        self._tools: dict[str, str] = {}
+        self._reader = MessageReader()
         self._hopeless = ""
         self._client: ClaudeSDKClient
 
@@ -109,12 +85,8 @@ class Conversation:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        # Written before anything is asked, so that even a crash at once can be resumed.
-        self._report(Started("claude", run.model, self._session, resumed=bool(run.resume_id)))
         prompt = run.prompt
-        store = ProjectStore(run.database) if run.database is not None else None
-        self._client = ClaudeSDKClient(await self._options(store, resume=bool(run.resume_id)))
-        await self._client.connect()
+        await self._connect()
         for iteration in range(1, run.max_iterations + 1):
             self._report(Iteration(iteration, run.max_iterations))
             finished = await self._exchange(prompt)
@@ -129,6 +101,24 @@ class Conversation:
                 "you from it."
             )
         return Finished(Outcome.SUCCESS)
+
+    async def _connect(self) -> None:
+        run = self._run
+        store = ProjectStore(run.database) if run.database is not None else None
+        if run.resume_id:
+            self._client = ClaudeSDKClient(await self._options(store, resume=True))
+            try:
+                await self._client.connect()
+            except ClaudeSDKError as error:
+                self._report(Warned(f"begins anew, as the earlier conversation is gone: {error}"))
+                self._session = str(uuid.uuid4())
+            else:
+                self._report(Started("claude", run.model, self._session, resumed=True))
+                return
+        # Written before anything is asked, so that even a crash at once can be resumed.
+        self._report(Started("claude", run.model, self._session))
+        self._client = ClaudeSDKClient(await self._options(store, resume=False))
+        await self._client.connect()
 
     async def _exchange(self, prompt: str) -> Finished:
         """One prompt and its answer, with whatever a human tells meanwhile."""
@@ -154,7 +144,7 @@ class Conversation:
                     self._report(Told(text))
                 await self._client.query(_from_human(messages))
                 continue
-            return _outcome(result)
+            return outcome_of(result)
 
     async def _watch(self) -> None:
         """Interrupt the model once: when asked to stop, or when there is something to tell."""
@@ -170,48 +160,17 @@ class Conversation:
 
     async def _answer(self) -> ResultMessage:
         async for message in self._client.receive_response():
+            for event in self._reader.events(message):
+                self._report(event)
+                if isinstance(event, Retry) and isinstance(message, SystemMessage):
+                    await self._despair(event, message.data.get("error_status"))
             if isinstance(message, ResultMessage):
-                self._report(self._usage.settled(message))
                 return message
-            await self._show(message)
         raise ClaudeSDKError("the claude program ended without a result")
 
-    async def _show(self, message: Message) -> None:
-        match message:
-            case AssistantMessage(error=None):
-                for block in message.content:
-                    self._show_block(block)
-            case UserMessage(content=list() as blocks):
-                for block in blocks:
-                    if isinstance(block, ToolResultBlock):
-                        self._show_block(block)
-            case StreamEvent():
-                if (usage := self._usage.live(message.event)) is not None:
-                    self._report(usage)
-            case SystemMessage(subtype="api_retry", data=data):
-                await self._retry(data)
-            case SystemMessage(subtype="init", data=data):
-                for server in data.get("mcp_servers", ()):
-                    if server.get("status") == "failed":
-                        self._report(Warned(f"the MCP server {server.get('name')} did not start"))
-            case RateLimitEvent() if message.rate_limit_info.status != "allowed":
-                self._report(Warned(f"rate limit: {message.rate_limit_info.status}"))
-
-    def _show_block(self, block: ContentBlock) -> None:
-        match block:
-            case TextBlock(text=text) if text.strip():
-                self._report(Text(text))
-            case ToolUseBlock(id=id_, name=name, input=given):
-                self._report(ToolStart(id_, name, _telling_argument(given)))
-            case ToolResultBlock(tool_use_id=id_, content=content, is_error=is_error):
-                self._report(ToolEnd(id_, not is_error, _plain(content)))
-
-    async def _retry(self, data: Mapping[str, Any]) -> None:
-        status, attempt = data.get("error_status"), int(data.get("attempt") or 0)
-        reason = f"{data.get('error') or 'no answer'}" + (f" ({status})" if status else "")
-        self._report(Retry(reason, attempt, float(data.get("retry_delay_ms") or 0) / 1000))
-        if status in HOPELESS and attempt > 1 and not self._hopeless:
-            self._hopeless = f"the model's service refuses the credential: {reason}"
+    async def _despair(self, again: Retry, status: object) -> None:
+        if status in HOPELESS and again.attempt > 1 and not self._hopeless:
+            self._hopeless = f"the model's service refuses the credential: {again.reason}"
             await self._client.interrupt()
 
     # -- what the client may do
@@ -327,80 +286,9 @@ def uncommitted_work(run: Run) -> str:
     return ""
 
 
-class _LiveUsage:
-    """Tokens of the run so far: what results have settled, and what streams meanwhile."""
-
-    def __init__(self) -> None:
-        self._input = self._output = self._turns = 0
-        self._settled_input = self._settled_output = self._settled_turns = 0
-        self._cost = 0.0
-        self._message_output = 0
-        self._reported_at = 0.0
-
-    def live(self, event: Mapping[str, Any]) -> Usage | None:
-        """The figures after a stream event, at most once a second."""
-        match event.get("type"):
-            case "message_start":
-                usage = event.get("message", {}).get("usage") or {}
-                self._input += _input_tokens(usage)
-                self._turns += 1
-                self._message_output = 0
-            case "message_delta":
-                written = int((event.get("usage") or {}).get("output_tokens") or 0)
-                self._output += max(0, written - self._message_output)
-                self._message_output = max(written, self._message_output)
-            case _:
-                return None
-        now = time.monotonic()
-        if now - self._reported_at < USAGE_EVERY_S:
-            return None
-        self._reported_at = now
-        return Usage(self._input, self._output, self._cost, self._turns)
-
-    def settled(self, result: ResultMessage) -> Usage:
-        """The figures after a result; its cost is of the whole conversation already."""
-        usage = result.usage or {}
-        self._settled_input += _input_tokens(usage)
-        self._settled_output += int(usage.get("output_tokens") or 0)
-        self._settled_turns += result.num_turns
-        self._input, self._output = self._settled_input, self._settled_output
-        self._turns = self._settled_turns
-        self._cost = max(self._cost, result.total_cost_usd or 0.0)
-        return Usage(self._input, self._output, self._cost, self._turns)
-
-
-def _input_tokens(usage: Mapping[str, Any]) -> int:
-    kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return sum(int(usage.get(kind) or 0) for kind in kinds)
-
-
-def _outcome(result: ResultMessage) -> Finished:
-    reason = result.terminal_reason or ""
-    if reason.startswith("aborted"):
-        return Finished(Outcome.INTERRUPTED, "interrupted")
-    if not result.is_error and reason in ("", "completed"):
-        return Finished(Outcome.SUCCESS)
-    said = (result.result or "; ".join(result.errors or ()) or reason or result.subtype).strip()
-    status = f" ({result.api_error_status})" if result.api_error_status else ""
-    return Finished(Outcome.FAILED, f"{said.splitlines()[0][:300]}{status}")
-
-
 def _from_human(messages: list[str]) -> str:
     told = "\n\n".join(messages)
     return f"The person who runs you says:\n\n{told}\n\nTake it into account and go on."
-
-
-def _telling_argument(given: Mapping[str, Any]) -> str:
-    for name in ("command", "file_path", "notebook_path", "pattern", "url", "query", "prompt"):
-        if isinstance(given.get(name), str):
-            return str(given[name])
-    return ", ".join(f"{name}={value}" for name, value in given.items())
-
-
-def _plain(content: str | list[dict[str, Any]] | None) -> str:
-    if isinstance(content, list):
-        return "\n".join(str(part.get("text") or f"({part.get('type')})") for part in content)
-    return content or ""
 
 
 def leave(finished: Finished, report: Callable[[Event], None]) -> NoReturn:

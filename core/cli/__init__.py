@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from autocoder.core.cli.agents import agents_app
+from autocoder.core.cli.chat import chat
 from autocoder.core.cli.config import config
 from autocoder.core.cli.doctor import doctor
 from autocoder.core.cli.features import features_app
@@ -33,6 +34,7 @@ app.add_typer(ports_app, name="ports")
 app.command()(config)
 app.command()(doctor)
 app.command()(mcp)
+app.command()(chat)
 app.command()(serve)
 
 

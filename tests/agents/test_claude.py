@@ -17,7 +17,6 @@ from support.model_stub import Fail, Hang, Mcp, ModelStub, Say, Shell, Step
 from support.repositories import git
 from support.sockets import reserved_ports
 from support.waiting import wait_until
-from support.workers import is_alive
 
 SERVE = """
 python3 -m http.server --bind 127.0.0.1 "$AUTOCODER_API_PORT" >"$TMPDIR/api.log" 2>&1 &
@@ -205,17 +204,6 @@ def test_three_agents_side_by_side_keep_to_their_own_pairs(tmp_path: Path, stub:
             assert f"web answers on {pair[1]}" in served.detail
             started = [event for event in agent.events if isinstance(event, ToolStart)]
             assert len(started) == 5
-
-
-def test_a_killed_agent_leaves_nothing(
-    tmp_path: Path, stub: ModelStub, pair: tuple[int, int]
-) -> None:
-    with claude(tmp_path, stub, pair, "hang") as agent:
-        _until_hanging(agent, stub)
-        status = json.loads((agent.run_folder / "status.json").read_text())
-        agent.process.send_signal(signal.SIGUSR1)
-        assert agent.wait()["ending"] == "killed"
-        assert not is_alive(status["backend_pid"])
 
 
 def _until_hanging(agent: RunningAgent, stub: ModelStub) -> None:
