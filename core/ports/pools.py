@@ -4,15 +4,17 @@ Declared ranges are this process's own; growth is shared by every project of the
 host, and where the two contradict each other the declaration wins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from autocoder.core.errors import RefusedError, UsageError
-from autocoder.core.models import LeaseState, PortRange, Role
+from autocoder.core.models import Lease, LeaseState, PoolStatus, PortRange, Role, Severity
 from autocoder.core.ports.ledger import Connection, Ledger
 from autocoder.core.ports.rules import PortRules, next_block, overlaps, total
+from autocoder.core.ports.saying import Saying
 from autocoder.core.settings import HIGHEST_PORT, LOWEST_PORT, PortSettings
 
+EXPAND_AT_PERCENT = 90
 HELD = (LeaseState.LEASED, LeaseState.RELEASING)
 
 
@@ -33,10 +35,19 @@ class Pools:
         UsageError: a declared range overlaps the kernel's ephemeral ports.
     """
 
-    def __init__(self, settings: PortSettings, rules: PortRules, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: PortSettings,
+        rules: PortRules,
+        *,
+        saying: Saying,
+        now: Callable[[], float],
+    ) -> None:
+        self.rules = rules
         self._settings = settings
-        self._rules = rules
+        self._saying = saying
         self._now = now
+        self._crossed: set[PoolName] = set()
         self.declared: dict[PoolName, tuple[PortRange, ...]] = {}
         self.kernel_picks = settings.mode == "os"
         if self.kernel_picks:
@@ -110,7 +121,7 @@ class Pools:
             size = min(len(self.declared[name][0]), room) if amount is None else amount
             if amount is not None and amount < 1:
                 raise UsageError(f"a pool cannot be extended by {amount} ports")
-            block = next_block(max(size, 1), pools[name][-1].end, taken, self._rules)
+            block = next_block(max(size, 1), pools[name][-1].end, taken, self.rules)
             if block is None:
                 raise RefusedError(
                     f"pool {name} cannot be extended: no {size} consecutive ports are left",
@@ -161,6 +172,69 @@ class Pools:
         ledger.remove_range(connection, gone.start)
         return gone
 
+    def nearly_used_up(self, ledger: Ledger, connection: Connection) -> list[PoolName]:
+        """Pools that have just passed the mark; each once until it falls below it again."""
+        if self.kernel_picks or not self._settings.auto_expand:
+            return []
+        pools = self.ranges(ledger, connection)
+        above = {
+            name
+            for name, spans in pools.items()
+            if self._percent(ledger, connection, spans) >= EXPAND_AT_PERCENT
+        }
+        fresh = above - self._crossed
+        self._crossed = above
+        return sorted(fresh, key=str)
+
+    def grow(
+        self, ledger: Ledger, connection: Connection, name: PoolName, spans: list[PortRange]
+    ) -> PortRange | None:
+        """Expand a pool that is nearly used up; None when it is not, or no more.
+
+        Raises:
+            RefusedError: it cannot be expanded.
+        """
+        percent = self._percent(ledger, connection, spans)
+        if percent < EXPAND_AT_PERCENT:
+            return None  # another process was faster
+        reason = f"Port pool {name} at {percent}% capacity"
+        span = self.expand(ledger, connection, name, None, reason)
+        self._saying.say(
+            Severity.INFO, f"pool {name}", f"{reason}, expanded range {span.start}-{span.end}"
+        )
+        return span
+
+    def count(
+        self, name: PoolName, spans: Iterable[PortRange], leases: Iterable[Lease]
+    ) -> PoolStatus:
+        """What the rows of the ledger leave of a pool."""
+        ranges = tuple(spans)
+        counts = dict.fromkeys(LeaseState, 0)
+        for lease in leases:
+            elsewhere = self.kernel_picks and lease.role is not name.role
+            if lease.port in self.rules.never or elsewhere:
+                continue
+            if any(lease.port in span for span in ranges):
+                counts[lease.state] += 1
+        usable = self.rules.usable(ranges)
+        return PoolStatus(
+            role=name.role,
+            address=name.address,
+            ranges=ranges,
+            total=total(ranges),
+            usable=usable,
+            leased=counts[LeaseState.LEASED] + counts[LeaseState.RELEASING],
+            cooling=counts[LeaseState.COOLING],
+            quarantined=counts[LeaseState.QUARANTINED],
+            available=usable - sum(counts.values()),
+        )
+
+    def _percent(self, ledger: Ledger, connection: Connection, spans: Iterable[PortRange]) -> int:
+        """How much of these ranges cannot be granted at once."""
+        spans = tuple(spans)
+        usable = self.rules.usable(spans)
+        return 100 * ledger.count_rows(connection, spans) // usable if usable else 0
+
     def _check_range(self, span: PortRange, taken: list[PortRange]) -> None:
         if not LOWEST_PORT <= span.start < span.end <= HIGHEST_PORT + 1:
             raise UsageError(
@@ -170,7 +244,7 @@ class Pools:
             if overlaps(span, other):
                 raise RefusedError(f"{span} overlaps {other}, which a pool has already")
         self._refuse_ephemeral(None, span)
-        barred = sorted(port for port in self._rules.never if port in span)
+        barred = sorted(port for port in self.rules.never if port in span)
         if barred:
             raise RefusedError(
                 f"{span} contains {', '.join(map(str, barred[:5]))}: browsers refuse it, or this "
@@ -179,16 +253,16 @@ class Pools:
             )
 
     def _refuse_ephemeral(self, name: PoolName | None, span: PortRange) -> None:
-        if overlaps(span, self._rules.ephemeral):
+        if overlaps(span, self.rules.ephemeral):
             subject = f"ports.{name.role}: {span}" if name else str(span)
             raise UsageError(
-                f"{subject} overlaps {self._rules.ephemeral}, which the kernel hands out by itself",
+                f"{subject} overlaps {self.rules.ephemeral}, which the kernel hands out by itself",
                 "Choose a range outside net.ipv4.ip_local_port_range.",
             )
 
     def _contradiction(self, span: PortRange) -> str | None:
-        if overlaps(span, self._rules.ephemeral):
-            return f"the ephemeral range {self._rules.ephemeral}"
+        if overlaps(span, self.rules.ephemeral):
+            return f"the ephemeral range {self.rules.ephemeral}"
         for name, spans in self.declared.items():
             for declared in spans:
                 if overlaps(span, declared):

@@ -1,79 +1,27 @@
-"""What should be, rebuilt from live workers, rows and sockets, and compared with what is.
+"""Repair is a loop, not a start-up special case.
 
-Comparing is pure. Repair is a loop, not a start-up special case: it acts on what it
-has seen several times in a row, because a worker that is just starting or ending
-looks wrong for a moment.
+It acts on what it has seen several times in a row, because a worker that is just
+starting or ending looks wrong for a moment. It ends no process.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any
 
-from autocoder.core.models import Lease, LeaseState, PortRange
-from autocoder.core.ports.workers import LiveWorker
-from autocoder.core.probe import ListeningSocket, Liveness, Process, descendants
+from autocoder.core.models import Holder, LeaseState, Role, Severity
+from autocoder.core.ports import transitions
+from autocoder.core.ports.findings import Finding, Kind, Scene, compare
+from autocoder.core.ports.host import Host
+from autocoder.core.ports.ledger import EPOCH, Connection, Ledger, as_lease
+from autocoder.core.ports.pools import HELD, Pools
+from autocoder.core.ports.saying import Saying
+from autocoder.core.ports.workers import LiveWorker, live_workers
+from autocoder.core.probe import Liveness
 
 SIGHTING_S = 1.0
 """Two sightings lie at least this far apart."""
-OVERDUE_S = 15.0
-"""A port given back by a holder that is gone has left its state by then."""
-
-
-class Kind(StrEnum):
-    DUPLICATE = "duplicate"
-    """Two live agents have one port; told of the newer."""
-    LEAK = "leak"
-    """Held for a holder that is dead."""
-    FOREIGN_LISTENER = "foreign_listener"
-    """A program that is not its holder's listens on a leased port."""
-    ROGUE_BIND = "rogue_bind"
-    """An agent listens on a port of the pools that is not its own."""
-    MISMATCH = "mismatch"
-    """A live agent uses ports that the ledger does not record as its."""
-
-
 SIGHTINGS = {Kind.ROGUE_BIND: 1, Kind.FOREIGN_LISTENER: 2}
 """After how many sightings a finding is acted on, where not three: naming harms nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it should be."""
-
-    kind: Kind
-    port: int
-    agent_id: str
-    """Whom it is about; empty when no agent is."""
-    project: str
-    pid: int | None
-    detail: str
-    """For the human: who else has to do with it."""
-
-    def as_dict(self) -> dict[str, object]:
-        return {
-            "kind": self.kind.value,
-            "port": self.port,
-            "agent_id": self.agent_id,
-            "project": self.project,
-            "pid": self.pid,
-            "detail": self.detail,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Everything that is compared, as of one moment."""
-
-    leases: Sequence[Lease]
-    workers: Sequence[LiveWorker]
-    """Oldest first."""
-    ranges: Collection[PortRange]
-    """Of every pool."""
-    listeners: Mapping[int, Sequence[ListeningSocket]]
-    processes: Mapping[int, Process]
-    liveness: Mapping[int, Liveness]
-    """Of the holder of each leased port, by port."""
-    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,108 +31,97 @@ class RepairReport:
     """Agents that share a port with an older one: to be stopped, seen dead, then requeued."""
 
 
-def compare(scene: Scene) -> tuple[Finding, ...]:
-    """Every finding, by port."""
-    found = [*_duplicates(scene), *_leaks(scene), *_mismatches(scene), *_listening(scene)]
-    return tuple(sorted(found, key=lambda finding: (finding.port, finding.kind)))
+class Repair:
+    """Compares, counts sightings, and mends the ledger's side of what it finds."""
 
+    def __init__(
+        self,
+        ledger: Ledger,
+        pools: Pools,
+        host: Host,
+        saying: Saying,
+        now: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._pools = pools
+        self._host = host
+        self._saying = saying
+        self._now = now
+        self._sightings = Sightings(now)
 
-def _duplicates(scene: Scene) -> Iterable[Finding]:
-    first: dict[int, LiveWorker] = {}
-    for worker in scene.workers:
-        for port in (worker.api_port, worker.web_port):
-            older = first.setdefault(port, worker)
-            if older is not worker:
-                yield Finding(
-                    Kind.DUPLICATE,
-                    port,
-                    worker.agent_id,
-                    worker.project,
-                    worker.pid,
-                    f"{older.agent_id} (pid {older.pid}) has port {port} already",
-                )
-
-
-def _leaks(scene: Scene) -> Iterable[Finding]:
-    alive = {(worker.project, worker.agent_id) for worker in scene.workers}
-    for lease in scene.leases:
-        dead = scene.liveness.get(lease.port) is Liveness.DEAD
-        overdue = (
-            lease.state is LeaseState.RELEASING
-            and scene.now - lease.changed_at > OVERDUE_S
-            and dead
-        )
-        lost = lease.state is LeaseState.LEASED and dead
-        if (lost or overdue) and (lease.project, lease.holder) not in alive:
-            yield Finding(
-                Kind.LEAK,
-                lease.port,
-                lease.holder,
-                lease.project,
-                lease.pid,
-                f"port {lease.port} is {lease.state} for {lease.holder}, whose process "
-                f"{lease.pid} is dead",
+    def check(self, agents: Iterable[LiveWorker]) -> tuple[Finding, ...]:
+        rows = self._ledger.read(self._ledger.all_rows)
+        pools = self._ledger.read(lambda reader: self._pools.ranges(self._ledger, reader))
+        projects = {row.project for row in rows if row.project}
+        workers = {(worker.project, worker.agent_id): worker for worker in agents}
+        kernel = self._host.kernel
+        processes = kernel.processes()
+        for worker in live_workers(kernel, processes):
+            if worker.project in projects:
+                workers.setdefault((worker.project, worker.agent_id), worker)
+        return compare(
+            Scene(
+                leases=[as_lease(row) for row in rows],
+                workers=sorted(workers.values(), key=lambda w: (w.pid_start, w.pid)),
+                ranges=[span for spans in pools.values() for span in spans],
+                listeners=kernel.listeners(),
+                processes=processes,
+                liveness={row.port: self._host.liveness(row) for row in rows if row.state in HELD},
+                now=self._now(),
             )
+        )
 
+    def repair(self, agents: Iterable[LiveWorker]) -> RepairReport:
+        if not self._sightings.due:
+            return RepairReport((), ())
+        agents = tuple(agents)
+        findings = self.check(agents)
+        stop: dict[tuple[str, str], LiveWorker] = {}
+        due = self._sightings.add(findings)
+        workers = live_workers(self._host.kernel) if due else ()
+        known = {(w.project, w.agent_id): w for w in (*workers, *agents)}
+        for finding in due:
+            worker = known.get((finding.project, finding.agent_id))
+            match finding.kind:
+                case Kind.LEAK:
+                    self._reclaim(finding)
+                case Kind.MISMATCH if worker is not None:
+                    self._restore(worker)
+                case Kind.DUPLICATE if worker is not None:
+                    stop[(worker.project, worker.agent_id)] = worker
+            self._saying.say(Severity.WARNING, finding.agent_id, finding.detail)
+        return RepairReport(findings, tuple(stop.values()))
 
-def _mismatches(scene: Scene) -> Iterable[Finding]:
-    rows = {lease.port: lease for lease in scene.leases if lease.holder}
-    for worker in scene.workers:
-        for port in (worker.api_port, worker.web_port):
-            lease = rows.get(port)
-            if lease is None:
-                detail = f"{worker.agent_id} uses port {port} without a lease"
-            elif (lease.project, lease.holder) != (worker.project, worker.agent_id):
-                detail = f"{worker.agent_id} uses port {port}, which is leased to {lease.holder}"
-            elif scene.liveness.get(port) is Liveness.DEAD and lease.pid != worker.pid:
-                detail = f"the lease of {port} names pid {lease.pid}, which is dead"
-            else:
-                continue
-            yield Finding(Kind.MISMATCH, port, worker.agent_id, worker.project, worker.pid, detail)
+    def _reclaim(self, finding: Finding) -> None:
+        """Take the ports of a dead holder back; what still listens on them keeps them out."""
 
+        def action(connection: Connection) -> None:
+            for row in self._ledger.held(connection, finding.agent_id, finding.project):
+                if row.state == LeaseState.LEASED and self._host.liveness(row) is Liveness.DEAD:
+                    self._ledger.change(connection, row, transitions.releasing(self._now()))
 
-def _listening(scene: Scene) -> Iterable[Finding]:
-    """Who listens on ports of the pools without having leased them."""
-    trees = {
-        pid: worker
-        for worker in scene.workers
-        for pid in (worker.pid, *descendants(scene.processes, worker.pid))
-    }
-    held = {lease.port: lease for lease in scene.leases if lease.state is LeaseState.LEASED}
-    for port, sockets in scene.listeners.items():
-        lease = held.get(port)
-        for listening in sockets[:1]:
-            agent = trees.get(listening.pid) if listening.pid is not None else None
-            who = f"pid {listening.pid} {listening.command}" if listening.pid else listening.command
-            if agent is not None and port in (agent.api_port, agent.web_port):
-                continue
-            if agent is not None and (lease or any(port in span for span in scene.ranges)):
-                whose = f"{lease.holder}'s" if lease else "not its own"
-                yield Finding(
-                    Kind.ROGUE_BIND,
-                    port,
-                    agent.agent_id,
-                    agent.project,
-                    listening.pid,
-                    f"{agent.agent_id} ({who}) listens on {port}, which is {whose}",
-                )
-            if lease is not None and not _is_holders(lease, agent, listening.pid, scene):
-                yield Finding(
-                    Kind.FOREIGN_LISTENER,
-                    port,
-                    lease.holder,
-                    lease.project,
-                    listening.pid,
-                    f"{who} listens on {port}, which is leased to {lease.holder}",
-                )
+        self._ledger.write(action)
 
+    def _restore(self, worker: LiveWorker) -> None:
+        """Give a live worker its lease back unless another holder has one of its ports."""
 
-def _is_holders(lease: Lease, agent: LiveWorker | None, pid: int | None, scene: Scene) -> bool:
-    if agent is not None:
-        return (agent.project, agent.agent_id) == (lease.project, lease.holder)
-    if lease.pid is None:
-        return not lease.project  # an outside holder may use any process it likes
-    return pid is not None and (pid == lease.pid or pid in descendants(scene.processes, lease.pid))
+        def action(connection: Connection) -> None:
+            present = {row.port: row for row in self._ledger.all_rows(connection)}
+            mine = (worker.project, worker.agent_id)
+            rows = rows_of(worker, self._host, self._now())
+            for port in rows:
+                row = present.get(port)
+                if row is not None and row.state in HELD and (row.project, row.holder) != mine:
+                    return
+            for port, values in rows.items():
+                row = present.get(port)
+                if row is None:
+                    self._ledger.insert(connection, [values])
+                else:
+                    epoch = row.epoch if row.state in HELD else worker.epoch
+                    self._ledger.change(connection, row, {**values, "epoch": epoch})
+
+        self._ledger.write(action)
 
 
 class Sightings:
@@ -208,3 +145,37 @@ class Sightings:
             for finding, count in self._counts.items()
             if count == SIGHTINGS.get(finding.kind, 3)
         )
+
+
+def retell(ledger: Ledger, connection: Connection, host: Host, saying: Saying, now: float) -> None:
+    """Write the first rows of a ledger that was lost, as the workers that live tell them."""
+    # Epochs of the lost ledger must not come again while somebody may still name them.
+    ledger.count_up(connection, EPOCH, int(now))
+    workers = live_workers(host.kernel)
+    taken: set[int] = set()
+    for worker in workers:
+        if taken.isdisjoint((worker.api_port, worker.web_port)):
+            ledger.insert(connection, rows_of(worker, host, now).values())
+            taken |= {worker.api_port, worker.web_port}
+    saying.say(
+        Severity.WARNING,
+        "ledger",
+        f"the ledger {ledger.path} was begun anew from {len(workers)} live workers",
+    )
+
+
+def rows_of(worker: LiveWorker, host: Host, now: float) -> dict[int, dict[str, Any]]:
+    """The rows that a live worker's own word stands for, by port."""
+    holder = Holder(worker.agent_id, worker.project, worker.pid, worker.pid_start)
+    values = {
+        **host.columns(holder),
+        "state": LeaseState.LEASED.value,
+        "epoch": worker.epoch,
+        "leased_at": now,
+        "changed_at": now,
+        "due_at": None,
+        "listener_pid": None,
+        "listener": "",
+    }
+    ports = {worker.api_port: Role.API, worker.web_port: Role.WEB}
+    return {port: {**values, "port": port, "role": role.value} for port, role in ports.items()}

@@ -1,107 +1,152 @@
-"""What becomes of a port that is not simply leased: one pure step at a time.
+"""Time passing in the ledger: every port moves on as soon as the kernel lets it.
 
-releasing -> cooling -> gone, or quarantined -> gone where something else holds the
-port. A holder whose life is unknown keeps its ports.
+What is done is decided from what was read before; a row that somebody changed
+meanwhile is left for the next look.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from autocoder.core.models import LeaseState
-from autocoder.core.ports.ledger import LeaseRow
-from autocoder.core.probe import ListeningSocket
+from autocoder.core.errors import RefusedError
+from autocoder.core.models import LeaseState, Role, Severity
+from autocoder.core.ports import transitions
+from autocoder.core.ports.host import Host, Listeners
+from autocoder.core.ports.ledger import Connection, LeaseRow, Ledger
+from autocoder.core.ports.pools import HELD, PoolName, Pools
+from autocoder.core.ports.saying import Saying
+from autocoder.core.ports.transitions import Use
+from autocoder.core.probe import Liveness
 
-PATIENCE_S = 10.0
-"""How long a port of a dead holder may stay taken before it is quarantined."""
-PROBE_S = (0.5, 10.0)
-"""Shortest and longest time between two probes of a quarantined port."""
-LINGER_S = 5.0
-"""A port that only closed connections hold is looked at again after this long."""
-
-
-class Use(Enum):
-    """What the kernel says about a port."""
-
-    FREE = auto()
-    LINGERING = auto()
-    """Only closed connections hold it: TIME_WAIT and its like."""
-    TAKEN = auto()
+LOOK_S = 0.25
+"""How often what only the kernel can tell is looked at: releasing ports, outside holders."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    use: Use
-    listener: ListeningSocket | None = None
+class Settling:
+    """Moves rows on; nearly free while the ledger is as it was and nothing is due."""
 
-    @property
-    def listener_columns(self) -> dict[str, Any]:
-        if self.listener is None:
-            return {"listener_pid": None, "listener": ""}
-        return {"listener_pid": self.listener.pid, "listener": self.listener.command}
+    def __init__(
+        self,
+        ledger: Ledger,
+        pools: Pools,
+        host: Host,
+        saying: Saying,
+        cooldown_s: float,
+        now: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._pools = pools
+        self._host = host
+        self._saying = saying
+        self._cooldown_s = cooldown_s
+        self._now = now
+        self._settled: tuple[int, ...] | None = None
+        self._settled_at = self._look_again_at = 0.0
+
+    def settle(self) -> None:
+        now, version = self._now(), self._ledger.version()
+        if version == self._settled and self._settled_at <= now < self._look_again_at:
+            return
+        rows = self._ledger.read(self._ledger.unsettled)
+        changes = self._changes(rows, now)
+        grow = self._ledger.read(lambda reader: self._pools.nearly_used_up(self._ledger, reader))
+        if changes or grow:
+            self._ledger.write(lambda connection: self._apply(connection, changes, grow))
+        self._look_again_at = now + self._next_look(rows, now)
+        # The version from before: what was written since is looked at next time.
+        self._settled, self._settled_at = version, now
+
+    def release(self, connection: Connection, rows: list[LeaseRow]) -> None:
+        """Give back; what nothing uses any more rests at once."""
+        now = self._now()
+        done = self._after_release(rows, now, listeners=None)
+        for row in rows:
+            self._ledger.change(connection, row, done.get(row, transitions.releasing(now)))
+
+    def _changes(self, rows: list[LeaseRow], now: float) -> dict[LeaseRow, transitions.Values]:
+        changes: dict[LeaseRow, transitions.Values] = {}
+        listeners = self._host.kernel.listeners() if rows else {}
+        for row in rows:
+            # A clock that was set back must not make a rest longer than it was meant to be.
+            due = row.due_at is not None and (row.due_at <= now or row.changed_at > now)
+            match LeaseState(row.state):
+                case LeaseState.COOLING if due:
+                    sight = self._host.look(row.port, row.address, listeners)
+                    changes[row] = transitions.after_rest(sight, now)
+                case LeaseState.QUARANTINED if due:
+                    sight = self._host.look(row.port, row.address, listeners)
+                    changes[row] = transitions.after_probe(row, sight, now)
+                case LeaseState.LEASED if due or self._host.liveness(row) is Liveness.DEAD:
+                    changes[row] = transitions.releasing(now)
+        for pair in _by_lease(row for row in rows if row.state == LeaseState.RELEASING):
+            changes |= self._after_release(pair, now, listeners)
+        return changes
+
+    def _after_release(
+        self,
+        rows: Iterable[LeaseRow],
+        now: float,
+        listeners: Listeners | None,
+    ) -> dict[LeaseRow, transitions.Values]:
+        """`listeners` None: what is taken is not asked about further."""
+        rows = list(rows)
+        if not all(self._host.holder_gone(row) for row in rows):
+            return {}
+        pair = {row: self._host.look(row.port, row.address, listeners) for row in rows}
+        if listeners is None and any(sight.use is Use.TAKEN for sight in pair.values()):
+            return {}
+        return transitions.after_release(pair, now=now, cooldown_s=self._cooldown_s)
+
+    def _apply(
+        self,
+        connection: Connection,
+        changes: Mapping[LeaseRow, transitions.Values],
+        grow: Iterable[PoolName],
+    ) -> None:
+        for row, values in changes.items():
+            if values:
+                done = self._ledger.change(connection, row, values)
+            else:
+                done = self._ledger.remove(connection, row)
+            if done:
+                self._say_change(row, values)
+        pools = self._pools.ranges(self._ledger, connection)
+        for name in grow:
+            try:
+                self._pools.grow(self._ledger, connection, name, pools[name])
+            except RefusedError as error:
+                self._saying.say(
+                    Severity.WARNING,
+                    f"pool {name}",
+                    f"pool {name} is nearly used up and cannot grow: {error.message}. {error.hint}",
+                )
+
+    def _next_look(self, rows: Iterable[LeaseRow], now: float) -> float:
+        """Seconds until something may have to be done although nobody has written."""
+        waits = [60.0]
+        for row in rows:
+            if row.state in HELD:
+                waits.append(LOOK_S)
+            if row.due_at is not None:
+                waits.append(max(0.0, row.due_at - now))
+        return min(waits)
+
+    def _say_change(self, row: LeaseRow, values: transitions.Values) -> None:
+        subject = f"port {row.port}"
+        state = values.get("state")
+        if row.state == LeaseState.QUARANTINED and not values:
+            self._saying.say(Severity.INFO, subject, f"port {row.port} is free again")
+        elif state == LeaseState.QUARANTINED:
+            after = f", after {row.holder} gave it back" if row.holder else ""
+            self._saying.taken(row.port, values["listener_pid"], values["listener"], after)
+        elif row.state == LeaseState.LEASED and row.role == Role.API:
+            why = "its time is over" if row.due_at is not None else f"pid {row.pid} has ended"
+            self._saying.say(
+                Severity.INFO, row.holder, f"the lease of {row.holder} has ended: {why}"
+            )
 
 
-Values = Mapping[str, Any]
-"""Columns to write; none at all means that the row goes."""
-GONE: Values = {}
-_UNHELD: Values = {"holder": "", "project": "", "pid": None, "pid_start": None, "leased_at": None}
-
-
-def cooling(now: float, cooldown_s: float) -> Values:
-    state = LeaseState.COOLING.value
-    listener = {"listener_pid": None, "listener": ""}
-    return {
-        **_UNHELD,
-        **listener,
-        "state": state,
-        "changed_at": now,
-        "due_at": now + cooldown_s,
-    }
-
-
-def quarantined(now: float, sight: Sight) -> Values:
-    return {
-        **_UNHELD,
-        **sight.listener_columns,
-        "state": LeaseState.QUARANTINED.value,
-        "changed_at": now,
-        "due_at": now + PROBE_S[0],
-    }
-
-
-def releasing(now: float) -> Values:
-    return {"state": LeaseState.RELEASING.value, "changed_at": now, "due_at": None}
-
-
-def after_release(
-    pair: Mapping[LeaseRow, Sight], *, now: float, cooldown_s: float
-) -> dict[LeaseRow, Values]:
-    """What the ports of a holder that is gone become: it lets go of both or of none."""
-    since = min(row.changed_at for row in pair)
-    quiet = all(sight.use is not Use.TAKEN for sight in pair.values())
-    if not quiet and 0 <= now - since < PATIENCE_S:
-        return {}
-    return {
-        row: quarantined(now, sight) if sight.use is Use.TAKEN else cooling(now, cooldown_s)
-        for row, sight in pair.items()
-    }
-
-
-def after_rest(sight: Sight, now: float) -> Values:
-    match sight.use:
-        case Use.FREE:
-            return GONE
-        case Use.LINGERING:
-            return {"due_at": now + LINGER_S}
-        case Use.TAKEN:
-            return quarantined(now, sight)
-
-
-def after_probe(row: LeaseRow, sight: Sight, now: float) -> Values:
-    """A quarantined port goes free, or is probed again after half of its time so far."""
-    if sight.use is Use.FREE:
-        return GONE
-    shortest, longest = PROBE_S
-    wait = min(longest, max(shortest, (now - row.changed_at) / 2))
-    return {**sight.listener_columns, "due_at": now + wait}
+def _by_lease(rows: Iterable[LeaseRow]) -> Iterator[list[LeaseRow]]:
+    """Rows grouped by the grant they came from."""
+    groups: dict[tuple[str, str, int], list[LeaseRow]] = {}
+    for row in rows:
+        groups.setdefault((row.project, row.holder, row.epoch), []).append(row)
+    yield from groups.values()

@@ -496,13 +496,15 @@ def test_an_agents_lease_does_not_end_with_its_process_alone(
     assert state_of(allocator, 5000) is LeaseState.LEASED
 
 
-def test_settling_an_idle_ledger_reads_no_row(make: Make, clock: Clock) -> None:
+def test_settling_an_idle_ledger_reads_no_row(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     allocator = make()
     allocator.lease(agent(1))
     allocator.settle()
     allocator.settle()
-    asked = []
-    allocator._ledger.unsettled = lambda connection: asked.append(1)  # type: ignore[method-assign,assignment,return-value]
+    asked: list[object] = []
+    monkeypatch.setattr(allocator._ledger, "unsettled", asked.append)
     clock.advance(5)
     assert allocator.settle() == ()
     assert not asked

@@ -42,7 +42,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.api = range(self.first, self.first + SIZE)
         self.web = range(self.first + 100, self.first + 100 + SIZE)
-        self.rules = PortRules(BROWSER_BLOCKED, PortRange(32768, 61000))
+        self.port_rules = PortRules(BROWSER_BLOCKED, PortRange(32768, 61000))
         self.kernel = self.make_kernel()
         self.allocator = self.opened()
         self.held: dict[str, PortPair] = {}
@@ -67,7 +67,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ui_port=8888,
             kernel=self.kernel,
             now=self.clock,
-            rules=self.rules,
+            rules=self.port_rules,
         )
 
     def teardown(self) -> None:
@@ -241,7 +241,7 @@ class RealKernelMachine(LedgerMachine):
 
     @precondition(lambda self: False)
     @rule()
-    def confirm(self) -> None:  # type: ignore[override]
+    def confirm(self) -> None:
         """No worker runs here."""
 
     def teardown(self) -> None:
