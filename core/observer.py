@@ -5,7 +5,7 @@ agent; nothing here costs a subprocess or grows with the length of a log.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class Observer:
         ticks: dict[tuple[int, int], int] = {}
         observations = {}
         children = _children(processes)
+        in_pools = listeners.keys() & pool_ports
         for agent in agents:
             tree = _tree(processes, children, agent.worker_pid)
             for process in tree.values():
@@ -81,7 +82,7 @@ class Observer:
             percent = 100 * spent / TICKS_PER_SECOND / elapsed if self._looked_at else 0.0
             api, api_problem = _listener("api", agent.api_port, listeners, tree)
             web, web_problem = _listener("web", agent.web_port, listeners, tree)
-            rogue = _rogue(agent, listeners, tree, pool_ports, owner)
+            rogue = _rogue(agent, listeners, tree, in_pools, owner)
             observations[agent.agent_id] = Observation(
                 cpu_percent=float(round(percent)),
                 memory_bytes=sum(p.rss_bytes for p in tree.values()) // MIB * MIB,
@@ -171,12 +172,12 @@ def _rogue(
     agent: Watched,
     listeners: Mapping[int, tuple[ListeningSocket, ...]],
     tree: Mapping[int, Process],
-    pool_ports: frozenset[int],
+    in_pools: Collection[int],
     owner: Mapping[int, str],
 ) -> str:
     """A port of the pools that this agent listens on without a lease."""
     own = (agent.api_port, agent.web_port)
-    for port in listeners.keys() & pool_ports:
+    for port in in_pools:
         if port not in own and any(listening.pid in tree for listening in listeners[port]):
             of = f" of {owner[port]}" if port in owner else ""
             return f"listens on {port}{of}, which is not its own"

@@ -38,6 +38,7 @@ from autocoder.core.models import (
     Feature,
     FeatureCounts,
     FeatureStatus,
+    Lease,
     LeaseState,
     PoolStatus,
     RecoveryPlan,
@@ -260,7 +261,7 @@ class Orchestrator:
             case RecoverAgent(agent_id):
                 self._fleet.recover(agent_id)
             case RecoverAll():
-                self._recover_all(self._recovery())
+                self._recover_all(self._recovery(self._store.features(), self._allocator.leases()))
             case ExpandPool(role, amount):
                 added = self._allocator.expand(role, amount)
                 self._notices.say(
@@ -461,20 +462,20 @@ class Orchestrator:
         if seen.rogue:
             self._notices.stand(Severity.WARNING, live.agent_id, seen.rogue)
 
-    def _recovery(self) -> RecoveryPlan:
+    def _recovery(self, features: tuple[Feature, ...], leases: tuple[Lease, ...]) -> RecoveryPlan:
         return recovery_plan(
             project=str(self._project_dir),
             live={live.agent_id for live in self._fleet},
             strays=self._fleet.strays,
             under_way=self._fleet.to_recover,
             history=self._history,
-            features=self._store.features(),
-            leases=self._allocator.leases(),
+            features=features,
+            leases=leases,
             own_pid=os.getpid(),
         )
 
     def _snapshot(self) -> Snapshot:
-        features = self._store.features()
+        features, leases = self._store.features(), self._allocator.leases()
         history_of = (replace(self._fleet.tally), self._upkeep.tidied)
         if self._history_of != history_of:
             self._history_of = history_of
@@ -494,9 +495,9 @@ class Orchestrator:
             backlog=features,
             agents=live + self._ended,
             pools=self._allocator.status().pools,
-            leases=self._allocator.leases(),
+            leases=leases,
             notices=self._notices.all(),
-            recovery=self._recovery(),
+            recovery=self._recovery(features, leases),
         )
 
     def _live_agent(self, live: LiveAgent) -> Agent:
