@@ -17,6 +17,8 @@ from autocoder.core.composition import open_engine
 from autocoder.core.launcher import run_folder
 from autocoder.core.models import Agent, Feature, Notice, PortRange, RunReport, Snapshot
 from autocoder.core.orchestrator import Orchestrator
+from autocoder.core.ports import live_workers
+from autocoder.core.probe import local_kernel
 from autocoder.core.settings import CommandBackend, LimitSettings, PortSettings, Settings
 from autocoder.core.store import FeatureDraft, ProjectStore
 from support import oracle, seed_checks
@@ -79,9 +81,16 @@ class Project:
             path.unlink(missing_ok=True)
 
     def query(self, sql: str, database: Path | None = None) -> list[tuple[Any, ...]]:
-        uri = f"file:{database or self.database}?mode=ro"
+        # Not read-only: a killed writer leaves a journal that the next reader rolls back.
+        uri = f"file:{database or self.database}?mode=rw"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
             return connection.execute(sql).fetchall()
+
+    def execute(self, sql: str) -> None:
+        """Change the project's database behind everybody's back."""
+        with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection:
+            connection.execute(sql)
+            connection.commit()
 
     def commits(self) -> set[str]:
         """Subjects of base's commits."""
@@ -139,14 +148,15 @@ class Project:
         ]
         return left
 
-    def end_everything(self) -> None:
-        """Whatever a test left running: by the pids in the rows, checked by their arguments."""
-        if not self.database.exists():
-            return
-        for (pid,) in self.query("SELECT pid FROM agent_heartbeats WHERE pid IS NOT NULL"):
-            with contextlib.suppress(OSError):
-                if str(self.dir) in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGUSR1)
+    def end_everything(self) -> list[int]:
+        """Whatever a test left running; the pids of its workers."""
+        ended = []
+        for worker in live_workers(local_kernel()):
+            if worker.project == str(self.dir):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGUSR1)
+                    ended.append(worker.pid)
+        return ended
 
 
 class Running:
@@ -245,13 +255,9 @@ def running(project: Project) -> Iterator[Running]:
     try:
         yield run
     finally:
-        pids = [
-            agent.pid
-            for agent in (run.snapshot.agents if run.snapshot else ())
-            if agent.live and agent.pid
-        ]
-        project.end_everything()
+        # First the orchestrator: it would start others for those that are ended.
         run.leave()
+        pids = project.end_everything()
         for pid in pids:
             wait_until(lambda pid=pid: _is_gone(pid), what=f"worker {pid} ends")  # type: ignore[misc]
 

@@ -5,6 +5,7 @@ a program it reads commands from stdin, one JSON list a line.
 """
 
 import base64
+import ctypes
 import contextlib
 import json
 import os
@@ -27,6 +28,9 @@ from autocoder.core.models import Snapshot
 from autocoder.core.settings import Settings
 from support.fleets import Project
 from support.waiting import wait_until
+
+
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -100,7 +104,12 @@ class Zygote:
         count = len(self._forked)
         snapshots = self._folder / f"snapshot-{count}"
         self._send([str(project.dir), given, str(snapshots), crash])
-        wait_until(lambda: len(self._forked) > count, what="the zygote forks")
+        wait_until(
+            lambda: len(self._forked) > count or self._process.poll() is not None,
+            seconds=60,
+            what="the zygote forks",
+        )
+        assert len(self._forked) > count, self.errors()
         return ForkedOrchestrator(self, self._forked[count], snapshots)
 
     def wait(self, pid: int, seconds: float) -> int:
@@ -225,6 +234,8 @@ def _main() -> None:
         arguments = json.loads(line)
         pid = os.fork()
         if pid == 0:
+            # A test run that is broken off must not leave orchestrators behind.
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
