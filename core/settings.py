@@ -96,6 +96,13 @@ class LimitSettings:
     idle_minutes: float = option(
         15.0, "an agent is stopped after this long without output", low=0.01, high=10080
     )
+    iterations: int = option(
+        5, "how often claude is asked to finish what it ended without committing", low=1, high=100
+    )
+    turns: int = option(0, "claude's model turns for one prompt; 0: no limit", low=0, high=100000)
+    budget_usd: float = option(
+        0.0, "what claude may spend on one attempt; 0: no limit", low=0, high=100000
+    )
     attempts: int = option(10, "failed attempts before a feature is blocked", low=1, high=1000)
     alike_failures: int = option(
         5, "no agent starts any more once this many in a row failed alike", low=2, high=1000
@@ -156,6 +163,7 @@ class Settings:
     backend: str = option("scripted", "the program that works on features")
     preset: str = option("balanced", "how much is spent on a feature", choices=PRESETS)
     model: str = option("", "model the backend uses; empty: the preset's")
+    yolo: bool = option(False, "a shorter prompt, and no browser tests")
     base: str = option("", "branch that features start from and merge into; empty: the current one")
     merge: str = option(
         "auto", "merge finished branches by itself or on request", choices=("auto", "manual")

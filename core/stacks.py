@@ -7,6 +7,7 @@ Every finding names its evidence, so that a wrong guess can be seen to be one.
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,31 @@ def suggestion(project: Path, *, api_port: int, web_port: int) -> dict[str, Any]
         **({"unreadable": list(found.unreadable)} if found.unreadable else {}),
         **({} if names else {"hint": _NOTHING_FOUND}),
     }
+
+
+def completion_message(project: Path, *, api_port: int, web_port: int) -> str:
+    """Where the app of an agent that has ended was, and how to start it there again.
+
+    `project` is the folder that has its work now: its worktree, or where it was merged.
+    """
+    web, api = f"http://localhost:{web_port}", f"http://localhost:{api_port}"
+    stacks = detect_stacks(project).stacks
+    starts = [_again(project, stack, api_port, web_port) for stack in stacks]
+    roles = {stack.role for stack in stacks}
+    address = api if roles == {Role.API} else web
+    where = f"its app was at {address}" + ("" if address == api else f" (API {api})")
+    if not starts:
+        return f"{where}; start it again with PORT={api_port} and WEB_PORT={web_port}"
+    return f"{where}; start it again: {'; '.join(starts[:4])}; then open {address}"
+
+
+def _again(project: Path, stack: Stack, api_port: int, web_port: int) -> str:
+    """The stack's command with the numbers of a pair, from anywhere."""
+    command = stack.start
+    for role, port in (("API", api_port), ("WEB", web_port)):
+        variable = f"$AUTOCODER_{role}_PORT"
+        command = command.replace(f'"{variable}"', str(port)).replace(variable, str(port))
+    return f"cd {shlex.quote(str(project / stack.folder))} && {command}"
 
 
 _NOTHING_FOUND = (

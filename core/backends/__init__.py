@@ -13,9 +13,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autocoder.core.backends.programs import PROGRAMS
 from autocoder.core.errors import RefusedError, UsageError
+from autocoder.core.mcp_servers import ServedAgent, mcp_servers
 from autocoder.core.settings import Settings
 
 SCRIPTED, CLAUDE = "scripted", "claude"
@@ -134,6 +136,36 @@ def backend_command(settings: Settings, run_file: Path, values: Mapping[str, str
     own = [part.format_map(values) for part in chosen.command]
     # argparse takes all positional arguments at once, so the options come first.
     return [*runner, "--parser", chosen.parser, str(run_file), "--", *own]
+
+
+def describe_tools(
+    settings: Settings, agent: ServedAgent, *, resume_id: str = ""
+) -> dict[str, Any]:
+    """What a run description holds for backends with a model; empty for the scripted one.
+
+    Afterwards the browser's settings, if there is one, stand in the run folder.
+    `resume_id` is of the conversation an earlier agent had in the same worktree.
+
+    Raises:
+        OSError: the run folder cannot be written.
+    """
+    if settings.backend == SCRIPTED:
+        return {}
+    return {
+        "project_dir": str(agent.project_dir),
+        "database": str(agent.database),
+        "model": model_of(settings),
+        "max_iterations": settings.limits.iterations,
+        "turns": settings.limits.turns,
+        "budget_usd": settings.limits.budget_usd,
+        "resume_id": resume_id,
+        "mcp_servers": mcp_servers(agent, browser=not settings.yolo),
+    }
+
+
+def prompt_of(settings: Settings) -> str:
+    """The template that tells an agent what to do."""
+    return "coding_yolo" if settings.yolo else "coding"
 
 
 def refuse_untellable(backend: str, settings: Settings) -> None:

@@ -50,7 +50,6 @@ def read_run(path: Path, environ: Mapping[str, str]) -> Run:
         described = json.loads(path.read_bytes())
         worktree = Path(described["worktree"])
         project_dir = described.get("project_dir") or path.resolve().parents[3]
-        limits = described.get("limits") or {}
         fence = described.get("fence") or {}
         feature = described.get("feature") or {}
         return Run(
@@ -65,8 +64,8 @@ def read_run(path: Path, environ: Mapping[str, str]) -> Run:
             prompt_file=Path(described.get("prompt_file") or path.with_name("prompt.md")),
             model=str(described.get("model") or ""),
             max_iterations=max(1, int(described.get("max_iterations") or 1)),
-            max_turns=int(limits["turns"]) if limits.get("turns") else None,
-            budget_usd=float(limits["budget_usd"]) if limits.get("budget_usd") else None,
+            max_turns=int(described.get("turns") or 0) or None,
+            budget_usd=float(described.get("budget_usd") or 0) or None,
             resume_id=str(described.get("resume_id") or ""),
             pools=tuple(PortRange(*span) for span in fence.get("pools") or ()),
             mcp_servers=described.get("mcp_servers") or {},

@@ -19,6 +19,9 @@ from autocoder.core.backends import (
     availability,
     backend_command,
     check_backend,
+    describe_tools,
+    model_of,
+    prompt_of,
     refuse_untellable,
     uses_prompt,
 )
@@ -45,7 +48,8 @@ from autocoder.core.events import (
     folded,
     last_progress,
 )
-from autocoder.core.settings import BACKENDS, CommandBackend, Settings
+from autocoder.core.mcp_servers import ServedAgent
+from autocoder.core.settings import BACKENDS, CommandBackend, LimitSettings, Settings
 from support.waiting import wait_until
 
 CODEX = """
@@ -272,7 +276,27 @@ def test_credentials_are_concealed_wherever_they_are_repeated() -> None:
     assert concealer({})("as it is") == "as it is"
 
 
+def test_a_run_with_a_model_is_given_its_tools_and_limits(tmp_path: Path) -> None:
+    agent = ServedAgent(tmp_path, tmp_path / "x.db", tmp_path, "a-0001", 7, 5001, 5174)
+    limits = LimitSettings(iterations=2, turns=30, budget_usd=1.5)
+    settings = Settings(backend="claude", preset="cheap", limits=limits, yolo=True)
+    tools = describe_tools(settings, agent, resume_id="c1")
+    given = read_run(described(tmp_path, **tools), AN_AGENTS)
+    assert (given.model, given.max_iterations) == ("haiku", 2)
+    assert (given.max_turns, given.budget_usd, given.resume_id) == (30, 1.5, "c1")
+    assert set(given.mcp_servers) == {"features"}
+    assert given.mcp_servers["features"]["env"]["AUTOCODER_WEB_PORT"] == "5174"
+    assert prompt_of(settings) == "coding_yolo"
+    assert describe_tools(Settings(), agent) == {}
+    assert model_of(Settings(backend="codex")) == ""
+    assert model_of(Settings(backend="claude", model="opus")) == "opus"
+    unlimited = read_run(described(tmp_path), AN_AGENTS)
+    assert (unlimited.max_turns, unlimited.budget_usd) == (None, None)
+
+
 # --------------------------------------------------------------------------- the runner
+
+AN_AGENTS = {"AUTOCODER_API_PORT": "5001", "AUTOCODER_WEB_PORT": "5174"}
 
 
 def described(folder: Path, **more: Any) -> Path:
@@ -291,14 +315,13 @@ def described(folder: Path, **more: Any) -> Path:
 
 
 def runner(run_file: Path, *arguments: str, **more: Any) -> "subprocess.Popen[str]":
-    environ = {"AUTOCODER_API_PORT": "5001", "AUTOCODER_WEB_PORT": "5174"}
     return subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "autocoder.core.backends.command", str(run_file)),
             *arguments,
         ],
         cwd=run_file.parent,
-        env={**os.environ, **environ, **more.pop("environ", {})},
+        env={**os.environ, **AN_AGENTS, **more.pop("environ", {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -461,8 +484,7 @@ def test_a_run_description_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_every_known_program_is_started_with_the_prompt(tmp_path: Path) -> None:
     run_file = described(tmp_path, model="m")
-    environ = {"AUTOCODER_API_PORT": "5001", "AUTOCODER_WEB_PORT": "5174"}
-    described_run: Run = read_run(run_file, environ)
+    described_run: Run = read_run(run_file, AN_AGENTS)
     for known in PROGRAMS.values():
         invocation = known.start(described_run)
         assert invocation.command[0] == known.executable
