@@ -13,8 +13,9 @@ import typer
 from autocoder.core.cli.output import guarded, print_json, print_table, warn
 from autocoder.core.errors import DatabaseError, RefusedError, UsageError
 from autocoder.core.logs import sanitise
-from autocoder.core.models import Holder, Lease, LeaseState, PortRange, Role
+from autocoder.core.models import Holder, LeaseState, PortRange, Role
 from autocoder.core.settings import ledger_path, load_settings
+from autocoder.core.shapes import lease_json
 
 if TYPE_CHECKING:
     from autocoder.core.ports import Finding, PortAllocator
@@ -51,7 +52,7 @@ def status(project_dir: ProjectOption = Path(), as_json: JsonOption = False) -> 
     with guarded(as_json=as_json), _allocator(project_dir) as allocator:
         leases = allocator.leases()
         if as_json:
-            print_json(allocator.get_status() | {"leases": list(map(_lease_as_dict, leases))})
+            print_json(allocator.get_status() | {"leases": list(map(lease_json, leases))})
             return
         counts = ("total", "usable", "leased", "cooling", "quarantined", "available")
         print_table(
@@ -355,23 +356,6 @@ def _print_findings(findings: tuple["Finding", ...], *, as_json: bool) -> None:
             [(f.port, f.kind, f.agent_id, f.pid, f.detail) for f in findings],
             right=("port", "pid"),
         )
-
-
-def _lease_as_dict(lease: Lease) -> dict[str, object]:
-    return {
-        "port": lease.port,
-        "role": lease.role.value,
-        "state": lease.state.value,
-        "holder": lease.holder,
-        "project": lease.project,
-        "pid": lease.pid,
-        "epoch": lease.epoch,
-        "leased_at": lease.leased_at,
-        "changed_at": lease.changed_at,
-        "due_at": lease.due_at,
-        "listener_pid": lease.listener_pid,
-        "listener": lease.listener,
-    }
 
 
 def _amount(text: str | None) -> int | PortRange | None:

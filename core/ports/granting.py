@@ -5,7 +5,7 @@ ports found taken are kept out; so a refusal is answered, not raised.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autocoder.core.errors import PoolExhausted, RefusedError, StaleLease
@@ -39,49 +39,41 @@ class _Choice:
     """Its row, where the port has one already."""
 
 
+@dataclass(slots=True)
 class Granting:
     """Grants pairs, and holds what the kernel picked until its worker does."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        pools: Pools,
-        host: Host,
-        saying: Saying,
-        settings: PortSettings,
-        now: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._pools = pools
-        self._host = host
-        self._saying = saying
-        self._settings = settings
-        self._now = now
-        self._held: dict[tuple[str, str], list[HeldPort]] = {}
+    ledger: Ledger
+    pools: Pools
+    host: Host
+    saying: Saying
+    settings: PortSettings
+    now: Callable[[], float]
+    _held: dict[tuple[str, str], list[HeldPort]] = field(default_factory=dict)
 
     def grant(
         self, connection: Connection, holder: Holder, ttl_s: float | None
     ) -> PortPair | PoolExhausted:
         """A pair, or why there is none."""
-        now = self._now()
+        now = self.now()
         held = self.leased(connection, holder.name, holder.project)
         if held:
             return self._granted_before(connection, holder, held, now, ttl_s)
-        pools = self._pools.ranges(self._ledger, connection)
+        pools = self.pools.ranges(self.ledger, connection)
         chosen: dict[Role, _Choice] = {}
         self.let_go(holder.name, holder.project)
         for role in Role:
-            name = PoolName(role, self._settings.address)
-            if self._pools.kernel_picks:
+            name = PoolName(role, self.settings.address)
+            if self.pools.kernel_picks:
                 choice = self._hold(connection, holder)
             else:
                 choice = self._choose(connection, name, pools)
             if choice is None:
                 return self._refusal(connection, name, pools)
             chosen[role] = choice
-        epoch = self._ledger.count_up(connection, EPOCH)
+        epoch = self.ledger.count_up(connection, EPOCH)
         values = {
-            **self._host.columns(holder),
+            **self.host.columns(holder),
             "state": LeaseState.LEASED.value,
             "epoch": epoch,
             "leased_at": now,
@@ -92,14 +84,14 @@ class Granting:
         }
         fresh = []
         for role, choice in chosen.items():
-            values |= {"role": role.value, "address": self._settings.address}
+            values |= {"role": role.value, "address": self.settings.address}
             if choice.row is None:
                 fresh.append(values | {"port": choice.port})
             else:
-                self._ledger.change(connection, choice.row, values)
+                self.ledger.change(connection, choice.row, values)
         if fresh:
-            self._ledger.insert(connection, fresh)
-        self._ledger.reset(connection, CONSECUTIVE)
+            self.ledger.insert(connection, fresh)
+        self.ledger.reset(connection, CONSECUTIVE)
         return PortPair(chosen[Role.API].port, chosen[Role.WEB].port, epoch)
 
     def _granted_before(
@@ -114,11 +106,11 @@ class Granting:
         if ttl_s is not None:
             values["due_at"] = now + ttl_s
         if self._follows(holder, held[0]):
-            epoch = self._ledger.count_up(connection, EPOCH)
-            values = self._host.columns(holder) | values | {"epoch": epoch, "changed_at": now}
+            epoch = self.ledger.count_up(connection, EPOCH)
+            values = self.host.columns(holder) | values | {"epoch": epoch, "changed_at": now}
         if values:
             for row in held:
-                self._ledger.change(connection, row, values)
+                self.ledger.change(connection, row, values)
         return replace(_pair(held), epoch=values.get("epoch", held[0].epoch))
 
     def replaced(
@@ -127,19 +119,19 @@ class Granting:
         """Another pair than the one of that epoch, which turned out to be taken."""
         rows = self.leased(connection, holder.name, holder.project)
         refuse_stale(rows, holder.name, epoch)
-        now, listeners = self._now(), self._host.kernel.listeners()
+        now, listeners = self.now(), self.host.kernel.listeners()
         for row in rows:
-            sight = self._host.look(row.port, row.address, listeners)
+            sight = self.host.look(row.port, row.address, listeners)
             if sight.use is Use.FREE:
-                values = transitions.cooling(now, self._settings.cooldown_s)
+                values = transitions.cooling(now, self.settings.cooldown_s)
             else:
                 values = transitions.quarantined(now, sight)
-            self._ledger.change(connection, row, values)
+            self.ledger.change(connection, row, values)
         return self.grant(connection, holder, None)
 
     def leased(self, connection: Connection, name: str, project: str) -> list[LeaseRow]:
         """The rows of what a holder may use."""
-        rows = self._ledger.held(connection, name, project)
+        rows = self.ledger.held(connection, name, project)
         return [row for row in rows if row.state == LeaseState.LEASED]
 
     def let_go(self, name: str, project: str) -> None:
@@ -154,10 +146,10 @@ class Granting:
     def _hold(self, connection: Connection, holder: Holder) -> _Choice | None:
         """A port of the kernel's choice, bound by us until its holder has it."""
         for _ in range(100):
-            held = self._host.kernel.hold_any()
+            held = self.host.kernel.hold_any()
             span = PortRange(held.port, held.port + 1)
-            barred = held.port in self._pools.rules.never
-            if not barred and any(self._ledger.unleased(connection, span)):
+            barred = held.port in self.pools.rules.never
+            if not barred and any(self.ledger.unleased(connection, span)):
                 self._held.setdefault((holder.project, holder.name), []).append(held)
                 return _Choice(held.port, None)
             held.close()
@@ -172,14 +164,14 @@ class Granting:
             return choice
         for state in (LeaseState.COOLING, LeaseState.QUARANTINED):
             for span in spans:
-                for row in self._ledger.resting(connection, state, span):
-                    barred = row.port in self._pools.rules.never
-                    if not barred and self._host.is_free(row.port, name.address):
+                for row in self.ledger.resting(connection, state, span):
+                    barred = row.port in self.pools.rules.never
+                    if not barred and self.host.is_free(row.port, name.address):
                         return _Choice(row.port, row)
-        if not self._settings.auto_expand:
+        if not self.settings.auto_expand:
             return None
         try:
-            grown = self._pools.grow(self._ledger, connection, name, spans)
+            grown = self.pools.grow(self.ledger, connection, name, spans)
         except RefusedError:
             return None  # the caller's own refusal names the remedy
         return None if grown is None else self._unleased(connection, name, [grown])
@@ -190,12 +182,12 @@ class Granting:
         """The lowest port without a row that is free; those found taken are quarantined."""
         listeners: Listeners | None = None
         for span in spans:
-            for port in self._ledger.unleased(connection, span):
-                if port in self._pools.rules.never:
+            for port in self.ledger.unleased(connection, span):
+                if port in self.pools.rules.never:
                     continue
-                if self._host.is_free(port, name.address):
+                if self.host.is_free(port, name.address):
                     return _Choice(port, None)
-                listeners = self._host.kernel.listeners() if listeners is None else listeners
+                listeners = self.host.kernel.listeners() if listeners is None else listeners
                 self._quarantine(connection, name, port, listeners)
         return None
 
@@ -207,18 +199,18 @@ class Granting:
         listeners: Listeners,
     ) -> None:
         sight = Sight(Use.TAKEN, listener(port, name.address, listeners))
-        columns = transitions.quarantined(self._now(), sight)
-        self._ledger.insert(
+        columns = transitions.quarantined(self.now(), sight)
+        self.ledger.insert(
             connection,
             [{**columns, "port": port, "role": name.role.value, "address": name.address}],
         )
-        self._saying.taken(port, columns["listener_pid"], columns["listener"])
+        self.saying.taken(port, columns["listener_pid"], columns["listener"])
 
     def _refusal(
         self, connection: Connection, name: PoolName, pools: Mapping[PoolName, list[PortRange]]
     ) -> PoolExhausted:
-        rows = [as_lease(row) for row in self._ledger.all_rows(connection)]
-        pool = self._pools.count(name, pools[name], rows)
+        rows = [as_lease(row) for row in self.ledger.all_rows(connection)]
+        pool = self.pools.count(name, pools[name], rows)
         blockers = [
             f"{lease.port} by {who(lease.listener_pid, lease.listener)}"
             for lease in rows
@@ -231,14 +223,14 @@ class Granting:
             text += f", {len(blockers)} are held by other programs: {', '.join(blockers[:3])}"
             text += f" and {len(blockers) - 3} more" if len(blockers) > 3 else ""
         hint = f"Stop an agent, or extend the pool: `autocoder ports expand {name.role}`."
-        if total(pool.ranges) >= self._settings.max_ports:
+        if total(pool.ranges) >= self.settings.max_ports:
             hint = (
                 "Stop an agent, or raise ports.max_ports ($AUTOCODER_PORTS_MAX_PORTS), "
-                f"which is {self._settings.max_ports}."
+                f"which is {self.settings.max_ports}."
             )
-        self._ledger.count_up(connection, FAILURES)
-        if self._ledger.count_up(connection, CONSECUTIVE) == ALERT_AFTER:
-            self._saying.say(
+        self.ledger.count_up(connection, FAILURES)
+        if self.ledger.count_up(connection, CONSECUTIVE) == ALERT_AFTER:
+            self.saying.say(
                 Severity.ERROR,
                 f"pool {name}",
                 f"{ALERT_AFTER} leases in a row were refused: {text}. {hint}",
@@ -251,7 +243,7 @@ class Granting:
         """Whether the holder comes after a namesake that is seen dead."""
         if row.pid is None or holder.pid in (None, row.pid):
             return False
-        return self._host.liveness(row) is Liveness.DEAD
+        return self.host.liveness(row) is Liveness.DEAD
 
 
 def _pair(rows: Iterable[LeaseRow]) -> PortPair:

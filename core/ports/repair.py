@@ -5,7 +5,7 @@ starting or ending looks wrong for a moment. It ends no process.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from autocoder.core.models import Holder, LeaseState, Role, Severity
@@ -31,30 +31,26 @@ class RepairReport:
     """Agents that share a port with an older one: to be stopped, seen dead, then requeued."""
 
 
+@dataclass(slots=True)
 class Repair:
     """Compares, counts sightings, and mends the ledger's side of what it finds."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        pools: Pools,
-        host: Host,
-        saying: Saying,
-        now: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._pools = pools
-        self._host = host
-        self._saying = saying
-        self._now = now
-        self._sightings = Sightings(now)
+    ledger: Ledger
+    pools: Pools
+    host: Host
+    saying: Saying
+    now: Callable[[], float]
+    _sightings: "Sightings" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sightings = Sightings(self.now)
 
     def check(self, agents: Iterable[LiveWorker]) -> tuple[Finding, ...]:
-        rows = self._ledger.read(self._ledger.all_rows)
-        pools = self._ledger.read(lambda reader: self._pools.ranges(self._ledger, reader))
+        rows = self.ledger.read(self.ledger.all_rows)
+        pools = self.ledger.read(lambda reader: self.pools.ranges(self.ledger, reader))
         projects = {row.project for row in rows if row.project}
         workers = {(worker.project, worker.agent_id): worker for worker in agents}
-        kernel = self._host.kernel
+        kernel = self.host.kernel
         processes = kernel.processes()
         for worker in live_workers(kernel, processes):
             if worker.project in projects:
@@ -66,8 +62,8 @@ class Repair:
                 ranges=[span for spans in pools.values() for span in spans],
                 listeners=kernel.listeners(),
                 processes=processes,
-                liveness={row.port: self._host.liveness(row) for row in rows if row.state in HELD},
-                now=self._now(),
+                liveness={row.port: self.host.liveness(row) for row in rows if row.state in HELD},
+                now=self.now(),
             )
         )
 
@@ -78,7 +74,7 @@ class Repair:
         findings = self.check(agents)
         stop: dict[tuple[str, str], LiveWorker] = {}
         due = self._sightings.add(findings)
-        workers = live_workers(self._host.kernel) if due else ()
+        workers = live_workers(self.host.kernel) if due else ()
         known = {(w.project, w.agent_id): w for w in (*workers, *agents)}
         for finding in due:
             worker = known.get((finding.project, finding.agent_id))
@@ -89,26 +85,26 @@ class Repair:
                     self._restore(worker)
                 case Kind.DUPLICATE if worker is not None:
                     stop[(worker.project, worker.agent_id)] = worker
-            self._saying.say(Severity.WARNING, finding.agent_id, finding.detail)
+            self.saying.say(Severity.WARNING, finding.agent_id, finding.detail)
         return RepairReport(findings, tuple(stop.values()))
 
     def _reclaim(self, finding: Finding) -> None:
         """Take the ports of a dead holder back; what still listens on them keeps them out."""
 
         def action(connection: Connection) -> None:
-            for row in self._ledger.held(connection, finding.agent_id, finding.project):
-                if row.state == LeaseState.LEASED and self._host.liveness(row) is Liveness.DEAD:
-                    self._ledger.change(connection, row, transitions.releasing(self._now()))
+            for row in self.ledger.held(connection, finding.agent_id, finding.project):
+                if row.state == LeaseState.LEASED and self.host.liveness(row) is Liveness.DEAD:
+                    self.ledger.change(connection, row, transitions.releasing(self.now()))
 
-        self._ledger.write(action)
+        self.ledger.write(action)
 
     def _restore(self, worker: LiveWorker) -> None:
         """Give a live worker its lease back unless another holder has one of its ports."""
 
         def action(connection: Connection) -> None:
-            present = {row.port: row for row in self._ledger.all_rows(connection)}
+            present = {row.port: row for row in self.ledger.all_rows(connection)}
             mine = (worker.project, worker.agent_id)
-            rows = rows_of(worker, self._host, self._now())
+            rows = rows_of(worker, self.host, self.now())
             for port in rows:
                 row = present.get(port)
                 if row is not None and row.state in HELD and (row.project, row.holder) != mine:
@@ -116,12 +112,12 @@ class Repair:
             for port, values in rows.items():
                 row = present.get(port)
                 if row is None:
-                    self._ledger.insert(connection, [values])
+                    self.ledger.insert(connection, [values])
                 else:
                     epoch = row.epoch if row.state in HELD else worker.epoch
-                    self._ledger.change(connection, row, {**values, "epoch": epoch})
+                    self.ledger.change(connection, row, {**values, "epoch": epoch})
 
-        self._ledger.write(action)
+        self.ledger.write(action)
 
 
 class Sightings:

@@ -5,6 +5,7 @@ meanwhile is left for the next look.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from autocoder.core.errors import RefusedError
 from autocoder.core.models import LeaseState, Role, Severity
@@ -20,61 +21,54 @@ LOOK_S = 0.25
 """How often what only the kernel can tell is looked at: releasing ports, outside holders."""
 
 
+@dataclass(slots=True)
 class Settling:
     """Moves rows on; nearly free while the ledger is as it was and nothing is due."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        pools: Pools,
-        host: Host,
-        saying: Saying,
-        cooldown_s: float,
-        now: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._pools = pools
-        self._host = host
-        self._saying = saying
-        self._cooldown_s = cooldown_s
-        self._now = now
-        self._settled: tuple[int, ...] | None = None
-        self._settled_at = self._look_again_at = 0.0
+    ledger: Ledger
+    pools: Pools
+    host: Host
+    saying: Saying
+    cooldown_s: float
+    now: Callable[[], float]
+    _settled: tuple[int, ...] | None = None
+    _settled_at: float = 0.0
+    _look_again_at: float = 0.0
 
     def settle(self) -> None:
-        now, version = self._now(), self._ledger.version()
+        now, version = self.now(), self.ledger.version()
         if version == self._settled and self._settled_at <= now < self._look_again_at:
             return
-        rows = self._ledger.read(self._ledger.unsettled)
+        rows = self.ledger.read(self.ledger.unsettled)
         changes = self._changes(rows, now)
-        grow = self._ledger.read(lambda reader: self._pools.nearly_used_up(self._ledger, reader))
+        grow = self.ledger.read(lambda reader: self.pools.nearly_used_up(self.ledger, reader))
         if changes or grow:
-            self._ledger.write(lambda connection: self._apply(connection, changes, grow))
+            self.ledger.write(lambda connection: self._apply(connection, changes, grow))
         self._look_again_at = now + self._next_look(rows, now)
         # The version from before: what was written since is looked at next time.
         self._settled, self._settled_at = version, now
 
     def release(self, connection: Connection, rows: list[LeaseRow]) -> None:
         """Give back; what nothing uses any more rests at once."""
-        now = self._now()
+        now = self.now()
         done = self._after_release(rows, now, listeners=None)
         for row in rows:
-            self._ledger.change(connection, row, done.get(row, transitions.releasing(now)))
+            self.ledger.change(connection, row, done.get(row, transitions.releasing(now)))
 
     def _changes(self, rows: list[LeaseRow], now: float) -> dict[LeaseRow, transitions.Values]:
         changes: dict[LeaseRow, transitions.Values] = {}
-        listeners = self._host.kernel.listeners() if rows else {}
+        listeners = self.host.kernel.listeners() if rows else {}
         for row in rows:
             # A clock that was set back must not make a rest longer than it was meant to be.
             due = row.due_at is not None and (row.due_at <= now or row.changed_at > now)
             match LeaseState(row.state):
                 case LeaseState.COOLING if due:
-                    sight = self._host.look(row.port, row.address, listeners)
+                    sight = self.host.look(row.port, row.address, listeners)
                     changes[row] = transitions.after_rest(sight, now)
                 case LeaseState.QUARANTINED if due:
-                    sight = self._host.look(row.port, row.address, listeners)
+                    sight = self.host.look(row.port, row.address, listeners)
                     changes[row] = transitions.after_probe(row, sight, now)
-                case LeaseState.LEASED if due or self._host.liveness(row) is Liveness.DEAD:
+                case LeaseState.LEASED if due or self.host.liveness(row) is Liveness.DEAD:
                     changes[row] = transitions.releasing(now)
         for pair in _by_lease(row for row in rows if row.state == LeaseState.RELEASING):
             changes |= self._after_release(pair, now, listeners)
@@ -88,12 +82,12 @@ class Settling:
     ) -> dict[LeaseRow, transitions.Values]:
         """`listeners` None: what is taken is not asked about further."""
         rows = list(rows)
-        if not all(self._host.holder_gone(row) for row in rows):
+        if not all(self.host.holder_gone(row) for row in rows):
             return {}
-        pair = {row: self._host.look(row.port, row.address, listeners) for row in rows}
+        pair = {row: self.host.look(row.port, row.address, listeners) for row in rows}
         if listeners is None and any(sight.use is Use.TAKEN for sight in pair.values()):
             return {}
-        return transitions.after_release(pair, now=now, cooldown_s=self._cooldown_s)
+        return transitions.after_release(pair, now=now, cooldown_s=self.cooldown_s)
 
     def _apply(
         self,
@@ -103,17 +97,17 @@ class Settling:
     ) -> None:
         for row, values in changes.items():
             if values:
-                done = self._ledger.change(connection, row, values)
+                done = self.ledger.change(connection, row, values)
             else:
-                done = self._ledger.remove(connection, row)
+                done = self.ledger.remove(connection, row)
             if done:
                 self._say_change(row, values)
-        pools = self._pools.ranges(self._ledger, connection)
+        pools = self.pools.ranges(self.ledger, connection)
         for name in grow:
             try:
-                self._pools.grow(self._ledger, connection, name, pools[name])
+                self.pools.grow(self.ledger, connection, name, pools[name])
             except RefusedError as error:
-                self._saying.say(
+                self.saying.say(
                     Severity.WARNING,
                     f"pool {name}",
                     f"pool {name} is nearly used up and cannot grow: {error.message}. {error.hint}",
@@ -133,13 +127,14 @@ class Settling:
         subject = f"port {row.port}"
         state = values.get("state")
         if row.state == LeaseState.QUARANTINED and not values:
-            self._saying.say(Severity.INFO, subject, f"port {row.port} is free again")
+            self.saying.say(Severity.INFO, subject, f"port {row.port} is free again")
         elif state == LeaseState.QUARANTINED:
             after = f", after {row.holder} gave it back" if row.holder else ""
-            self._saying.taken(row.port, values["listener_pid"], values["listener"], after)
+            self.saying.taken(row.port, values["listener_pid"], values["listener"], after)
         elif row.state == LeaseState.LEASED and row.role == Role.API:
-            why = "its time is over" if row.due_at is not None else f"pid {row.pid} has ended"
-            self._saying.say(
+            over = row.due_at is not None and row.due_at <= values["changed_at"]
+            why = "its time is over" if over else f"pid {row.pid} has ended"
+            self.saying.say(
                 Severity.INFO, row.holder, f"the lease of {row.holder} has ended: {why}"
             )
 

@@ -16,7 +16,9 @@ from autocoder.core.database import network_file_system
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Holder, LeaseState, PortRange
 from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator, PortRules
+from autocoder.core.ports.ledger import LeaseRow, RangeRow
 from autocoder.core.settings import PortSettings
+from autocoder.core.tables import PortLeaseRow, PortRangeRow
 from support import oracle
 from support.kernel import SimulatedKernel
 
@@ -219,6 +221,11 @@ def test_a_ledger_that_cannot_be_written_is_still_read(path: Path) -> None:
         )
         copy.parent.chmod(0o755)
     assert answer.stdout == "unwritable | Make the file and its folder writable.\n", answer.stderr
+
+
+def test_rows_as_read_have_the_columns_of_the_tables() -> None:
+    assert LeaseRow._fields == tuple(PortLeaseRow.model_fields)
+    assert set(RangeRow._fields) == set(PortRangeRow.model_fields)
 
 
 def test_a_row_that_makes_no_sense_cannot_be_planted(path: Path) -> None:
