@@ -8,9 +8,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from autocoder.core.commands import StopAll
 from autocoder.core.models import Agent, LeaseState, Snapshot
@@ -25,6 +28,7 @@ KILLS = int(os.environ.get("BENCH_KILLS", "30"))
 AGENTS = int(os.environ.get("BENCH_AGENTS", "100"))
 PARALLEL = 5
 LONGEST_S = 150.0
+SETTLE_S, IDLE_S = 2.0, 6.0
 WORKS = """
 [scripted]
 step_s = 600
@@ -90,14 +94,16 @@ def _restarted() -> Iterator[Figure]:
         project = Project(Path(name), ports, features=AGENTS, parallel=AGENTS, more=WORKS)
         env = {**os.environ, **marked.env, "AUTOCODER_BACKEND": "scripted"}
         _headless(project, env)
-        headless = _headless(project, env)
+        headless, idle = _headless(project, env)
         note = f"kill -9 with {AGENTS} live agents; from exec, imports included"
         yield figure("restart, headless", headless, "s", at_most=2, note=note)
         yield figure("restart, panel painted", _panel(project, env), "s", at_most=2, note=note)
+        note = f"{AGENTS} silent agents, no panel; {IDLE_S:g} s"
+        yield figure("idle orchestrator, CPU", idle, "%", at_most=3, note=note)
 
 
-def _headless(project: Project, env: dict[str, str]) -> float:
-    """Seconds until an orchestrator has all agents; then it is killed."""
+def _headless(project: Project, env: dict[str, str]) -> tuple[float, float]:
+    """Seconds until an orchestrator has all agents, and its CPU then; then it is killed."""
     command = [sys.executable, "-m", "autocoder.core.cli", "parallel", "--json"]
     began = time.monotonic()
     process = subprocess.Popen(
@@ -112,11 +118,21 @@ def _headless(project: Project, env: dict[str, str]) -> float:
         for line in process.stderr:
             told = json.loads(line)
             if told["event"] == "progress" and told["active"] == AGENTS and _workers(project):
-                return time.monotonic() - began
+                return time.monotonic() - began, _cpu_percent(process.pid)
         raise AssertionError("the orchestrator ended")
     finally:
         process.kill()
         process.communicate()
+
+
+def _cpu_percent(pid: int) -> float:
+    """Of one core, once it has nothing to do but to look."""
+    process, pause = psutil.Process(pid), threading.Event()
+    pause.wait(SETTLE_S)
+    before, began = process.cpu_times(), time.monotonic()
+    pause.wait(IDLE_S)
+    after, took = process.cpu_times(), time.monotonic() - began
+    return 100 * (after.user + after.system - before.user - before.system) / took
 
 
 def _workers(project: Project) -> bool:
