@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import ProjectError
-from autocoder.core.worktrees import Conflict, Repository, open_repository
+from autocoder.core.port_lint import lint_diff
+from autocoder.core.worktrees import Candidate, Conflict, Repository, open_repository
 from support.repositories import commit, git, make_repository, write
 
 HOOKS = (
@@ -113,9 +114,20 @@ def everything_we_do(repository: Repository) -> None:
     write(path, {"a.txt": "2\n", "new.txt": "1\n"})
     assert repository.dirty_files(path) == 2
     repository.diff_worktree(path)
+    assert repository.changes(path) == (frozenset({"a.txt"}), frozenset({"new.txt"}))
+    repository.keep_changes(path, "a-1")
+    list(lint_diff(path, f"refs/heads/{repository.base}"))
     (path / "new.txt").unlink()
     write(path, {"a.txt": text("new", "old")})
+    candidate = repository.prepare_merge("feat/work")
+    if isinstance(candidate, Candidate):
+        repository.check_out(path, candidate.commit, discard=True)
+    repository.check_out(path, "feat/1-x")
+    assert repository.base_file("a.txt") is not None
+    assert "a.txt" in repository.base_names()
     repository.remove(path, force=True)
+    if isinstance(candidate, Candidate):
+        repository.land("feat/work", candidate)
     repository.merge("feat/work")
     repository.diff("feat/work")
     repository.changed_paths("feat/work")
