@@ -9,7 +9,7 @@ from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.models import Holder, Lease
 from autocoder.core.ports.ledger import LeaseRow
 from autocoder.core.ports.transitions import Sight, Use
-from autocoder.core.probe import Kernel, ListeningSocket, Liveness
+from autocoder.core.probe import Kernel, ListeningSocket, Liveness, Process
 
 Listeners = Mapping[int, Sequence[ListeningSocket]]
 
@@ -33,10 +33,17 @@ class Host:
             return Sight(Use.LINGERING)
         return Sight(Use.TAKEN, found)
 
-    def liveness(self, row: LeaseRow) -> Liveness:
-        """Of the process that bounds the lease; unknown where none does."""
+    def liveness(self, row: LeaseRow, table: Mapping[int, Process] | None = None) -> Liveness:
+        """Of the process that bounds the lease; unknown where none does.
+
+        `table` saves the question for the many that are in it.
+        """
         if row.pid is None:
             return Liveness.UNKNOWN
+        seen = table.get(row.pid) if table else None
+        here = row.boot_id == self.kernel.identity.boot_id
+        if seen and here and seen.start == row.pid_start and seen.state not in "ZX":
+            return Liveness.ALIVE
         return self.kernel.liveness(row.pid, row.pid_start, row.boot_id)
 
     def holder_gone(self, row: LeaseRow) -> bool:

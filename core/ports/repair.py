@@ -22,6 +22,8 @@ SIGHTING_S = 1.0
 """Two sightings lie at least this far apart."""
 SIGHTINGS = {Kind.ROGUE_BIND: 1, Kind.FOREIGN_LISTENER: 2}
 """After how many sightings a finding is acted on, where not three: naming harms nobody."""
+AGAIN = 60
+"""What stays is acted on again after this many more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,11 @@ class Repair:
                 ranges=[span for spans in pools.values() for span in spans],
                 listeners=kernel.listeners(),
                 processes=processes,
-                liveness={row.port: self.host.liveness(row) for row in rows if row.state in HELD},
+                liveness={
+                    row.port: self.host.liveness(row, processes)
+                    for row in rows
+                    if row.state in HELD
+                },
                 now=self.now(),
             )
         )
@@ -133,13 +139,13 @@ class Sightings:
         return abs(self._now() - self._last_at) >= SIGHTING_S
 
     def add(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-        """Those that have now been seen often enough, each once per row of sightings."""
+        """Those that have now been seen often enough."""
         self._last_at = self._now()
         self._counts = {finding: self._counts.get(finding, 0) + 1 for finding in findings}
         return tuple(
             finding
             for finding, count in self._counts.items()
-            if count == SIGHTINGS.get(finding.kind, 3)
+            if count % AGAIN == SIGHTINGS.get(finding.kind, 3)
         )
 
 

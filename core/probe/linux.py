@@ -80,7 +80,7 @@ class LinuxKernel(BindProbe):
     def processes(self) -> Mapping[int, Process]:
         found: dict[int, Process] = {}
         for pid in _pids():
-            if process := _parse_stat(_read(f"/proc/{pid}/stat")):
+            if process := _stat(pid):
                 found[pid] = process
         return found
 
@@ -98,7 +98,7 @@ class LinuxKernel(BindProbe):
         return found
 
     def start_ticks(self, pid: int) -> int | None:
-        process = _parse_stat(_read(f"/proc/{pid}/stat"))
+        process = _stat(pid)
         return process.start if process else None
 
     def liveness(self, pid: int, start: int | None, boot_id: str) -> Liveness:
@@ -108,7 +108,7 @@ class LinuxKernel(BindProbe):
             return Liveness.DEAD
         if boot_id and namespace != our_namespace:
             return Liveness.UNKNOWN
-        process = _parse_stat(_read(f"/proc/{pid}/stat"))
+        process = _stat(pid)
         if process is None:
             return _liveness_by_signal(pid)
         if process.state in "ZX" or (start is not None and process.start != start):
@@ -225,6 +225,19 @@ def _owners_of(inodes: set[int]) -> dict[int, _Owner | None]:
                 if (inode := missing.pop(_link(entry.path), None)) is not None:
                     found[inode] = _Owner(pid, entry.path)
     return found
+
+
+def _stat(pid: int) -> Process | None:
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _parse_stat(os.read(descriptor, 4096))  # the kernel writes it in one piece
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _parse_stat(raw: bytes) -> Process | None:
