@@ -50,7 +50,9 @@ class ProjectLock:
             terminal = os.ttyname(0)
         holder = {"pid": os.getpid(), "since": time.time(), "terminal": terminal}
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps(holder).encode(), 0)
+        # The lock holds without its note, and a full disk is when a panel is needed most.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, json.dumps(holder).encode(), 0)
 
 
 def read_holder(project_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""Trouble of the host's: the feature waits, the notice says on what, no attempt is lost."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autocoder.core.commands import KillAgent
+from autocoder.core.models import FeatureStatus
+from support.fleets import WAITS, Project, running
+from support.sockets import bind
+from support.waiting import wait_until
+from support.workers import is_alive
+
+
+@pytest.fixture
+def project(tmp_path: Path, ports: range) -> Project:
+    return Project(tmp_path, ports[:20], parallel=1)
+
+
+@contextlib.contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Another program that writes, and writes, to the file."""
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.rollback()
+
+
+@contextlib.contextmanager
+def tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_without_a_free_port_a_feature_waits_and_starts_as_soon_as_there_is_one(
+    project: Project, ports: range
+) -> None:
+    api = project.settings.ports.api[0]
+    narrow = replace(project.settings.ports, api=(replace(api, end=api.start + 1),))
+    project.settings = replace(project.settings, ports=narrow)
+    (feature_id,) = project.add("")
+    with running(project) as run:
+        with bind(ports[0]):
+            run.notice("pool api", "no port of pool api is free")
+        run.wait(lambda s: s.features.done == 1)
+
+    assert run.feature(feature_id).attempts == 0
+
+
+def test_a_worktree_that_cannot_be_made_costs_no_attempt(project: Project) -> None:
+    obstacle = project.dir.parent / "project-worktrees"
+    with running(project) as run:
+        obstacle.write_text("in the way")
+        (feature_id,) = project.add("")
+        run.notice("infrastructure", "not started", "its attempts are unchanged")
+        obstacle.unlink()
+        run.wait(lambda s: s.features.done == 1)
+
+    assert run.feature(feature_id).attempts == 0
+    assert run.report().crashed == 0
+
+
+def test_trouble_that_lasts_is_said_once_and_tried_ever_more_rarely(project: Project) -> None:
+    project.settings = replace(project.settings, parallel=3)
+    with running(project) as run:
+        (project.dir.parent / "project-worktrees").write_text("in the way")
+        project.add(*[""] * 6)
+        run.notice("infrastructure", "not started")
+        run.wait(lambda s: len(s.agents) >= 6)
+        assert run.snapshot is not None
+        told = [n for n in run.snapshot.notices if n.subject == "infrastructure"]
+
+    assert len({notice.text for notice in told}) == len(told)
+    assert run.snapshot.features.pending == 6
+
+
+def test_a_git_lock_left_behind_delays_a_merge_and_nothing_else(project: Project) -> None:
+    (feature_id,) = project.add("")
+    lock = project.dir / ".git" / "index.lock"
+    lock.touch()
+    with running(project) as run:
+        run.agent_of(feature_id, "COMPLETED")
+        run.notice("index.lock")
+        assert run.feature(feature_id).status is FeatureStatus.DONE
+        lock.unlink()
+        run.wait(lambda s: s.features.ready_to_merge == 0)
+
+    assert run.feature(feature_id).attempts == 0
+
+
+@pytest.mark.parametrize("which", ["database", "ledger"])
+def test_a_locked_database_stops_nobody_and_loses_nothing(project: Project, which: str) -> None:
+    """Locked while an agent ends; what could not be written is written afterwards."""
+    first, second = project.add("import signal; signal.sigtimedwait([], 0.5); commit()", "")
+    with running(project) as run:
+        agent = run.agent_of(first)
+        with locked(getattr(project, which)):
+            assert agent.pid is not None
+            wait_until(lambda: not is_alive(agent.pid or 0), what="the agent ends")
+            run.notice("is locked by another program")
+        run.wait(lambda s: s.features.done == 2)
+
+    assert {run.feature(feature_id).attempts for feature_id in (first, second)} == {0}
+    assert run.report().leases_granted == run.report().leases_released == 2
+
+
+def test_an_agent_is_killed_on_request_while_the_database_is_locked(project: Project) -> None:
+    (feature_id,) = project.add(WAITS)
+    with running(project) as run:
+        agent = run.agent_of(feature_id)
+        with locked(project.database):
+            run.submit(KillAgent(agent.agent_id))
+            assert agent.pid is not None
+            wait_until(lambda: not is_alive(agent.pid or 0), what="its worker ends")
+        assert run.ended(agent.agent_id).state == "KILLED"
+
+
+@pytest.mark.parametrize("full", ["run folder", "database"])
+def test_a_full_disk_costs_no_attempt_and_work_goes_on_when_there_is_room(
+    tmp_path: Path, ports: range, full: str
+) -> None:
+    with tmpfs(tmp_path / "small", "6m") as small:
+        project = Project(tmp_path, ports[:20], parallel=1)
+        if full == "database":
+            project.database = small / "agents.db"
+            url = f"sqlite:///{project.database}"
+            project.settings = replace(project.settings, database_url=url)
+        else:
+            (small / "in").mkdir()
+            (project.dir / ".autocoder").symlink_to(small / "in")
+        (feature_id,) = project.add("")
+        filler = small / "filler"
+        fill(filler)
+        with running(project) as run:
+            run.wait(lambda s: s.notices, what="a notice")
+            assert run.snapshot is not None
+            assert run.snapshot.features.blocked == 0
+            filler.unlink()
+            run.wait(lambda s: s.features.done == 1)
+
+        assert run.feature(feature_id).attempts == 0
+
+
+def fill(path: Path) -> None:
+    free = shutil.disk_usage(path.parent).free
+    with contextlib.suppress(OSError), path.open("wb") as file:
+        file.write(os.urandom(1 << 20) * (free // (1 << 20) + 1))
