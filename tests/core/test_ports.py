@@ -318,6 +318,21 @@ def test_the_port_that_rested_longest_is_leased_when_no_other_is_free(
     assert allocator.lease(agent(4)).api_port == 5000
 
 
+def test_no_port_is_leased_twice_within_the_cool_down_while_others_are_free(
+    make: Make, clock: Clock
+) -> None:
+    allocator = make(cooldown_s=30.0)
+    released: dict[int, float] = {}
+    for number in range(200):
+        clock.advance(0.5)
+        allocator.settle()
+        pair = allocator.lease(agent(number, pid=None))
+        for port in (pair.api_port, pair.web_port):
+            assert clock() - released.get(port, 0.0) >= 30.0
+            released[port] = clock()
+        allocator.release(f"a-{number}", "/project")
+
+
 def test_ports_stay_releasing_while_the_worker_lives(
     make: Make, kernel: SimulatedKernel, clock: Clock
 ) -> None:
