@@ -3,19 +3,17 @@
 import json
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autocoder.core import telling
-from autocoder.core.events import Finished, Outcome, Retry, Told, ToolEnd, ToolStart, Warned
+from autocoder.core.events import Finished, Outcome, Retry, Told, ToolEnd, Warned
 from autocoder.core.settings import Settings
 from support.agents import KEY, RunningAgent, running_agent
 from support.model_stub import Fail, Hang, Mcp, ModelStub, Say, Shell, Step
 from support.repositories import git
-from support.sockets import reserved_ports
 from support.waiting import wait_until
 
 SERVE = """
@@ -188,22 +186,6 @@ def test_a_human_s_message_reaches_the_agent_at_its_next_turn(
         assert told == ["Leave the page as it is. [script:resumed]"]
         assert "told  Leave the page as it is." in agent.log
         assert "Leave the page as it is." in stub.asked[-1].text
-
-
-def test_three_agents_side_by_side_keep_to_their_own_pairs(tmp_path: Path, stub: ModelStub) -> None:
-    with reserved_ports() as ports, ExitStack() as stack:
-        pairs = [(ports[2 * n], ports[2 * n + 1]) for n in range(3)]
-        agents = [
-            stack.enter_context(claude(tmp_path, stub, pair, "work", agent_id=f"a-000{number}"))
-            for number, pair in enumerate(pairs, 1)
-        ]
-        for agent, pair in zip(agents, pairs, strict=True):
-            assert agent.wait(90)["exit_code"] == 0, agent.log
-            asked, served, *_ = ends(agent)
-            assert json.loads(asked.detail)["web_port"] == pair[1]
-            assert f"web answers on {pair[1]}" in served.detail
-            started = [event for event in agent.events if isinstance(event, ToolStart)]
-            assert len(started) == 5
 
 
 def _until_hanging(agent: RunningAgent, stub: ModelStub) -> None:
