@@ -324,18 +324,24 @@ class Log:
 class AddressErrors:
     """Counts lines that say a port was taken, and tells the agent's own ports from others."""
 
-    MARKS = (b"EADDRINUSE", b"ddress already in use", b"EACCES", b"Permission denied")
+    MARKS = (b"EADDRINUSE", b"ddress already in use", b"EACCES", b"ermission denied", b"bind(")
     PORT = re.compile(rb"(?:[:=]|port |', )([1-9]\d{3,4})\b")
     """As Node, Python, Go and Rust name a port in these errors."""
 
-    def __init__(self, pair: tuple[int, int], fenced: bool) -> None:
+    def __init__(self, pair: tuple[int, int], fenced: bool, ledger: str = "") -> None:
+        """`ledger`: the host's, asked whose port it was that the fence refused."""
         self.own = 0
         """Lines that name one of the agent's ports, or none."""
         self.others: list[int] = []
         """Other ports named, each once."""
         self._pair = pair
         self._fenced = fenced
+        self._ledger = ledger
         self._rest = b""
+        self._binding = False
+        """A traceback that is being printed goes through a bind."""
+        self._unnamed = False
+        """A refusal that named no port has been explained."""
 
     def feed(self, data: bytes) -> list[str]:
         """What to tell the agent about the lines that `data` completes."""
@@ -347,9 +353,14 @@ class AddressErrors:
         advice = []
         for line in data[:cut].splitlines():
             taken = b"EADDRINUSE" in line or b"ddress already in use" in line
-            refused = self._fenced and (b"EACCES" in line or b"Permission denied" in line)
+            refused = self._fenced and (b"EACCES" in line or b"ermission denied" in line)
             if taken or refused:
                 advice += self._judge(line, taken)
+                self._binding = False
+            elif line[:1] not in b" \t":
+                self._binding = False
+            if b"bind(" in line:
+                self._binding = True
         return advice
 
     def _judge(self, line: bytes, taken: bool) -> list[str]:
@@ -361,11 +372,36 @@ class AddressErrors:
         for port in foreign:
             if port not in self.others and len(self.others) < 100:
                 self.others.append(port)
-                advice.append(
-                    f"port {port} is not this agent's; use $AUTOCODER_API_PORT ({self._pair[0]}) "
-                    f"or $AUTOCODER_WEB_PORT ({self._pair[1]})"
-                )
+                whose = holder_of(self._ledger, port) if self._ledger else ""
+                belongs = f"belongs to {whose}" if whose else "is not this agent's"
+                advice.append(f"port {port} {belongs}; {self._own()}")
+        if not taken and not ports and self._binding and not self._unnamed:
+            # Python's own message says neither that it is a port nor which.
+            self._unnamed = True
+            advice.append(f"a port that is not this agent's was refused; {self._own()}")
         return advice
+
+    def _own(self) -> str:
+        api, web = self._pair
+        return f"use $AUTOCODER_API_PORT ({api}) or $AUTOCODER_WEB_PORT ({web})"
+
+
+def holder_of(ledger: str, port: int) -> str:
+    """Who has leased the port, as the host's ledger says; empty where it does not."""
+    # Imported here because hardly any worker ever needs it, and all pay for it.
+    import sqlite3
+
+    try:
+        connection = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=1)
+        try:
+            row = connection.execute(
+                "SELECT holder FROM port_leases WHERE port = ? AND state = 'leased'", (port,)
+            ).fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return ""
+    return str(row[0]) if row else ""
 
 
 # ------------------------------------------------------------------- the worker
@@ -414,7 +450,9 @@ class Worker:
         )
         self._reserve_exit_file()
         self.fenced = self._fence()
-        self.address_errors = AddressErrors(pair, self.fenced)
+        description = self.run_description.get("fence")
+        ledger = description.get("ledger", "") if isinstance(description, dict) else ""
+        self.address_errors = AddressErrors(pair, self.fenced, ledger)
         self._say(
             f"{self.args.agent_id} starts {self.args.backend} on api {pair[0]}, web {pair[1]}"
             + (" (fenced)" if self.fenced else "")
