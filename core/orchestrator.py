@@ -63,6 +63,12 @@ ENDED_SHOWN = 500
 SHORTEST_LOOK_S = 0.1
 """However often the loop is woken, the kernel is asked no more often than this."""
 
+LOOK_SHARE, LONGEST_LOOK_S = 0.015, 2.0
+"""Looking may take this share of a core: a large fleet is looked at more rarely."""
+
+MEND_S = 2.0
+"""How often leases are compared with what lives."""
+
 BEAT_S = 2.0
 """How often heartbeats are copied into the database."""
 
@@ -107,7 +113,8 @@ class Orchestrator:
         self._notices = Notices(store, now)
         self._observer = Observer(kernel)
         self._observations: Mapping[str, Observation] = {}
-        self._looked_at = self._beat_at = self._merged_at = float("-inf")
+        self._looked_at = self._look_after = self._beat_at = float("-inf")
+        self._merged_at = self._mended_at = float("-inf")
         self._history: tuple[AgentRecord, ...] = ()
         self._ended: tuple[Agent, ...] = ()
         self._history_of: tuple[Tally, int] | None = None
@@ -386,12 +393,13 @@ class Orchestrator:
 
     def _mend_ledger(self) -> None:
         """Let ports move on, and end agents of ours that share a port with an older one."""
-        report = self._allocator.repair(self._fleet.workers())
-        for worker in report.stop:
-            if worker.project == str(self._project_dir):
-                self._fleet.displace(
-                    worker.agent_id, "stopped: an older agent has one of its ports"
-                )
+        now = time.monotonic()
+        if now - self._mended_at >= MEND_S:
+            self._mended_at = now
+            for worker in self._allocator.repair(self._fleet.workers()).stop:
+                if worker.project == str(self._project_dir):
+                    why = "stopped: an older agent has one of its ports"
+                    self._fleet.displace(worker.agent_id, why)
         self._notices.relay(self._allocator.settle())
 
     def _merge_ready(self) -> None:
@@ -423,7 +431,7 @@ class Orchestrator:
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now - self._looked_at < SHORTEST_LOOK_S:
+        if now < self._look_after:
             return
         self._looked_at = now
         watched = [
@@ -432,7 +440,7 @@ class Orchestrator:
                 live.worker.pid if live.worker else None,
                 live.pair.api_port,
                 live.pair.web_port,
-                Path(live.record.log_path),
+                live.log,
             )
             for live in self._fleet
         ]
@@ -443,6 +451,8 @@ class Orchestrator:
         self._observations = self._observer.look(watched, pool_ports, now)
         for live in self._fleet:
             self._take_in(live)
+        took = time.monotonic() - now
+        self._look_after = now + min(max(SHORTEST_LOOK_S, took / LOOK_SHARE), LONGEST_LOOK_S)
         if now - self._beat_at >= BEAT_S:
             self._beat_at = now
             beats = {a.record.agent_id: a.last_beat for a in self._fleet if a.last_beat is not None}
@@ -480,7 +490,7 @@ class Orchestrator:
         if self._history_of != history_of:
             self._history_of = history_of
             self._history = self._store.history(ENDED_SHOWN)
-            self._ended = tuple(map(ended_agent, self._history))
+            self._ended = tuple(record.as_agent() for record in self._history)
         live = tuple(self._live_agent(agent) for agent in self._fleet)
         return Snapshot(
             taken_at=self._now(),
@@ -526,7 +536,7 @@ class Orchestrator:
             processes=seen.processes,
             dirty_files=self._upkeep.dirty_files.get(record.agent_id, 0),
             started_at=record.started_at,
-            last_ping=live.last_beat,
+            last_ping=None if live.last_beat is None else live.last_beat // BEAT_S * BEAT_S,
             last_line=step or seen.last_line,
             log_path=record.log_path,
             problem=live.problem or seen.problem,
@@ -571,23 +581,4 @@ def count_features(features: tuple[Feature, ...]) -> FeatureCounts:
         pending=by_status[FeatureStatus.PENDING],
         blocked=by_status[FeatureStatus.BLOCKED],
         ready_to_merge=ready,
-    )
-
-
-def ended_agent(record: AgentRecord) -> Agent:
-    """An agent of the history, for a snapshot."""
-    return Agent(
-        agent_id=record.agent_id,
-        state=record.state,
-        feature_id=record.feature_id or 0,
-        feature=record.feature,
-        backend=record.backend,
-        worktree_path=record.worktree_path,
-        branch=record.branch,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        exit_code=record.exit_code,
-        reason=record.reason,
-        last_line=record.reason,
-        log_path=record.log_path,
     )

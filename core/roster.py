@@ -62,7 +62,7 @@ def agents(project_dir: Path, settings: Settings) -> tuple[Agent, ...]:
     seen = Observer(kernel).look(watched, frozenset(), time.monotonic())
     return tuple(
         _live_agent(record, pids[record.agent_id], seen[record.agent_id]) for record in live
-    ) + tuple(map(as_agent, ended))
+    ) + tuple(record.as_agent() for record in ended)
 
 
 def agent(project_dir: Path, settings: Settings, agent_id: str) -> Agent:
@@ -72,7 +72,7 @@ def agent(project_dir: Path, settings: Settings, agent_id: str) -> Agent:
             raise UsageError(
                 f"there is no agent {agent_id!r}", f"Nothing ever ran in {project_dir}."
             )
-        return as_agent(store.agent(agent_id))
+        return store.agent(agent_id).as_agent()
 
 
 def kill(project_dir: Path, settings: Settings, agent_id: str) -> Killed:
@@ -106,29 +106,10 @@ def kill(project_dir: Path, settings: Settings, agent_id: str) -> Killed:
     return Killed(said, _settle(project_dir, settings, kernel, agent_id))
 
 
-def as_agent(record: AgentRecord) -> Agent:
-    """What the database alone says."""
-    return Agent(
-        agent_id=record.agent_id,
-        state=record.state,
-        feature_id=record.feature_id or 0,
-        feature=record.feature,
-        backend=record.backend,
-        worktree_path=record.worktree_path,
-        branch=record.branch,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        last_ping=record.last_ping,
-        exit_code=record.exit_code,
-        reason=record.reason,
-        log_path=record.log_path,
-    )
-
-
 def _live_agent(record: AgentRecord, pid: int | None, seen: Observation) -> Agent:
     gone = record.pid is not None and pid is None
     return replace(
-        as_agent(record),
+        record.as_agent(),
         pid=pid,
         pid_start=record.pid_start if pid is not None else None,
         api_port=record.api_port,

@@ -5,7 +5,7 @@ Times are seconds since the Unix epoch here, whatever text the file keeps.
 
 from dataclasses import dataclass
 
-from autocoder.core.models import LIVE_STATES, AgentState, Feature, Severity
+from autocoder.core.models import LIVE_STATES, Agent, AgentState, Feature, Severity
 
 SAME_FAILURE_LIMIT = 3
 """A feature that fails this often in a row by the same error or diff is blocked."""
@@ -76,6 +76,25 @@ class AgentRecord:
     @property
     def live(self) -> bool:
         return self.state in LIVE_STATES
+
+    def as_agent(self) -> Agent:
+        """What the database alone says: no ports, since only what is live holds them."""
+        return Agent(
+            agent_id=self.agent_id,
+            state=self.state,
+            feature_id=self.feature_id or 0,
+            feature=self.feature,
+            backend=self.backend,
+            worktree_path=self.worktree_path,
+            branch=self.branch,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            last_ping=self.last_ping,
+            exit_code=self.exit_code,
+            reason=self.reason,
+            last_line=self.reason,
+            log_path=self.log_path,
+        )
 
 
 @dataclass(frozen=True, slots=True)
