@@ -114,6 +114,10 @@ class LiveAgent:
     last_beat: float | None = None
     problem: str = ""
     """What is wrong with it as the fleet sees it."""
+    log: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Path(self.record.log_path)
 
     @property
     def agent_id(self) -> str:

@@ -120,6 +120,7 @@ class LocalLauncher:
         self._settings = settings
         self._kernel = kernel
         self._workers: dict[int, WorkerProcess] = {}
+        self._agents = str(project_dir / ".autocoder" / "agents")
         if sys.platform == "linux":
             agent_worker.become_subreaper()
 
@@ -210,8 +211,8 @@ class LocalLauncher:
 
     def heartbeat(self, agent_id: str) -> float | None:
         try:
-            status = run_folder(self._project_dir, agent_id) / "status.json"
-            return status.stat().st_mtime
+            # Asked for every agent at every tick, and pathlib costs more than the call.
+            return os.stat(f"{self._agents}/{agent_id}/status.json").st_mtime  # noqa: PTH116
         except OSError:
             return None
 
