@@ -288,7 +288,7 @@ class Orchestrator:
             case RetryFeature(feature_id):
                 self._store.retry_feature(feature_id)
             case MergeFeature(feature_id):
-                self._upkeep.merge(self._store.feature(feature_id))
+                self._upkeep.merge(self._store.feature(feature_id), asked=True)
 
     def _spawn(self, feature_id: int | None, task: str) -> None:
         if task.strip():
@@ -409,7 +409,7 @@ class Orchestrator:
         self._merged_at = self._looked_at
         for feature in self._store.features():
             if feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED":
-                self._upkeep.merge(feature)
+                self._upkeep.merge(feature, asked=False)
                 return
 
     def _is_finished(self) -> bool:

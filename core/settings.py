@@ -86,6 +86,9 @@ class PortSettings:
 class VerifySettings:
     commands: tuple[str, ...] = option((), "commands that must pass before a branch is merged")
     timeout_s: float = option(900.0, "limit for all of them together", low=1, high=86400)
+    required: bool = option(
+        False, "a branch that no command has tested is merged only when asked for"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,21 @@ class CommandBackend:
 
 
 BACKENDS = ("scripted", "claude", "codex", "opencode", "gemini", "aider", "mini-swe-agent")
-PRESETS = ("quality", "balanced", "economy", "cheap", "experimental")
+PRESET_VALUES: Mapping[str, Mapping[str, Any]] = {
+    "quality": {"limits.iterations": 10, "verify.required": True},
+    "balanced": {},
+    "economy": {"limits.iterations": 3, "limits.attempts": 5, "limits.budget_usd": 5.0},
+    "cheap": {
+        "limits.iterations": 2,
+        "limits.attempts": 3,
+        "limits.agent_minutes": 45.0,
+        "limits.budget_usd": 1.0,
+    },
+    "experimental": {"limits.iterations": 20, "limits.agent_minutes": 360.0},
+}
+"""What a preset says where no file, variable or option does; its model is the backend's choice."""
+
+PRESETS = tuple(PRESET_VALUES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +253,9 @@ def load_settings(
     for name, value in (cli or {}).items():
         if value is not None:
             values[name] = (value, "--" + name.replace("_", "-"))
+    preset, _ = values.get("preset", (Settings().preset, ""))
+    for name, value in PRESET_VALUES.get(str(preset), {}).items():
+        values.setdefault(name, (value, f"preset {preset}"))
     settings = _build(Settings, "", values)
     settings = _with_range_variables(settings, environ)
     origins = {name: where for name, (_, where) in values.items()}
@@ -260,7 +280,7 @@ def verify_settings(text: str, where: str, otherwise: Settings) -> VerifySetting
     _refuse_unknown(named, dict(_specs(Settings)))
     values = {
         f"verify.{key}": (getattr(otherwise.verify, key), where)
-        for key in ("commands", "timeout_s")
+        for key in ("commands", "timeout_s", "required")
     }
     built: VerifySettings = _build(VerifySettings, "verify.", values | named)
     return built

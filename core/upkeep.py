@@ -115,8 +115,10 @@ class Upkeep:
 
     # ------------------------------------------------------------------ merging late
 
-    def merge(self, feature: Feature) -> None:
+    def merge(self, feature: Feature, *, asked: bool) -> None:
         """Try again to merge a finished feature's branch; the outcome comes as a notice.
+
+        What a human `asked` for is merged even untested.
 
         Raises:
             RefusedError: the feature has no branch that is ready to merge.
@@ -133,7 +135,7 @@ class Upkeep:
                 worktree=self._repository.worktrees_dir / agent_id,
                 pair=None,
             )
-            self._merging[feature.id] = self._verifier.submit(finish, late=True)
+            self._merging[feature.id] = self._verifier.submit(finish, late=True, asked=asked)
 
     def _agent_of(self, feature: Feature) -> str:
         """Whose branch it is; a name for the occasion where nobody knows any more."""

@@ -210,15 +210,17 @@ class Verifier:
         self._closing = threading.Event()
         self._threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="verify")
 
-    def submit(self, finish: Finish, *, late: bool = False) -> "Future[Closed]":
+    def submit(
+        self, finish: Finish, *, late: bool = False, asked: bool = False
+    ) -> "Future[Closed]":
         """Count, test and land the agent's commits, or, `late`, those of one that has ended.
 
-        What is late was asked for: it lands even with `merge = manual`.
+        What a human `asked` for lands even with `merge = manual` or untested.
 
         The future raises `Cancelled`, or an `AutocoderError` where git or the worker
         failed: then nothing has landed.
         """
-        future = self._threads.submit(self._close, finish, late=late)
+        future = self._threads.submit(self._close, finish, late=late, asked=asked)
         future.add_done_callback(lambda _: self._wake())
         return future
 
@@ -233,26 +235,27 @@ class Verifier:
 
     # ------------------------------------------------------------------ one branch
 
-    def _close(self, finish: Finish, *, late: bool) -> Closed:
+    def _close(self, finish: Finish, *, late: bool, asked: bool) -> Closed:
         try:
-            return self._closed(finish, late=late)
+            return self._closed(finish, late=late, asked=asked)
         except OSError as error:
             said = f"{error.filename or 'system call'}: {error.strerror or error}"
             raise GitError(said) from error
         finally:
             self._steps.pop(finish.agent_id, None)
 
-    def _closed(self, finish: Finish, *, late: bool) -> Closed:
+    def _closed(self, finish: Finish, *, late: bool, asked: bool) -> Closed:
         self._steps[finish.agent_id] = "looking at its commits"
         commits = self._repository.commits_ahead(finish.branch, finish.start_commit)
         if not commits and not late:
             return Closed(0, None)
         warnings = self._warnings(finish)
-        if self._settings.merge == "manual" and not late:
+        if self._settings.merge == "manual" and not asked:
             result, verification = self._test_only(finish)
         else:
             with self._train.riding(finish.branch) as car:
-                result, verification = self._land(finish, car)
+                untested = asked or not self._settings.verify.required
+                result, verification = self._land(finish, car, merges_untested=untested)
         return Closed(commits, result, verification, warnings)
 
     def _test_only(self, finish: Finish) -> tuple[MergeResult | None, Verification | None]:
@@ -263,7 +266,9 @@ class Verifier:
         result = None if isinstance(verification, Broken) else ReadyToMerge("merge = manual")
         return result, verification
 
-    def _land(self, finish: Finish, car: _Car) -> tuple[MergeResult | None, Verification | None]:
+    def _land(
+        self, finish: Finish, car: _Car, *, merges_untested: bool
+    ) -> tuple[MergeResult | None, Verification | None]:
         def keep_on() -> None:
             self._check(finish)
 
@@ -295,6 +300,8 @@ class Verifier:
                 continue
             if isinstance(verification, Broken):
                 return None, verification
+            if isinstance(verification, Unverified) and candidate.count and not merges_untested:
+                return ReadyToMerge("verify.required, and nothing has tested it"), verification
             self._steps[finish.agent_id] = f"merging into {self._repository.base}"
             landed = self._repository.land(finish.branch, candidate)
             if landed is not None:

@@ -135,3 +135,13 @@ def test_the_ledger_goes_where_its_url_says(tmp_path: Path) -> None:
 def test_every_setting_says_what_it_means() -> None:
     assert all(meaning for _, _, _, meaning in documented())
     assert ("ports.cooldown_s", "AUTOCODER_PORT_COOLDOWN_S") in [d[:2] for d in documented()]
+
+
+def test_a_preset_says_only_what_nobody_else_has_said(tmp_path: Path) -> None:
+    (tmp_path / "autocoder.toml").write_text('preset = "cheap"\n[limits]\nattempts = 7\n')
+    settings = load_settings(tmp_path, environ={"AUTOCODER_LIMITS_ITERATIONS": "4"})
+    assert settings.limits.attempts == 7
+    assert settings.limits.iterations == 4
+    assert settings.limits.budget_usd == 1.0
+    assert settings.origin("limits.budget_usd") == "preset cheap"
+    assert load_settings(tmp_path, environ={}, cli={"preset": "quality"}).verify.required

@@ -98,8 +98,8 @@ class Bench:
         pair = self.allocator.lease(Holder(agent_id, str(self.project), os.getpid()))
         return Finish(agent_id, self._agents, branch, start, worktree, pair)
 
-    def close(self, finish: Finish, *, late: bool = False) -> Closed:
-        return self.verifier.submit(finish, late=late).result(30)
+    def close(self, finish: Finish, *, asked: bool = False) -> Closed:
+        return self.verifier.submit(finish, late=asked, asked=asked).result(30)
 
     def holders(self) -> dict[str, set[int | None]]:
         """Who holds ports: the pids of each holder's leases."""
@@ -402,7 +402,7 @@ def test_manual_merging_verifies_and_waits_to_be_asked(bench: Bench) -> None:
     closed = bench.close(finish)
     assert closed.merge == ReadyToMerge("merge = manual")
     assert isinstance(closed.verification, Passed)
-    assert isinstance(bench.close(finish, late=True).merge, Merged)
+    assert isinstance(bench.close(finish, asked=True).merge, Merged)
 
 
 def test_without_a_command_the_branch_lands_and_is_called_unverified(
@@ -451,3 +451,16 @@ def test_many_branches_land_one_by_one_whoever_is_ready_first(tmp_path: Path, po
         assert len(closed) == 8
         assert all(isinstance(each.merge, Merged) for each in closed), closed
         assert all(bench.base_has(f"file{number}") for number in range(8))
+
+
+def test_what_nothing_has_tested_waits_to_be_asked_where_tests_are_required(
+    tmp_path: Path, ports: range
+) -> None:
+    with bench_with(tmp_path, ports, "") as bench:
+        (bench.project / "autocoder.toml").write_text("[verify]\nrequired = true\n")
+        finish = bench.finished("one")
+        closed = bench.close(finish)
+        assert isinstance(closed.merge, ReadyToMerge)
+        assert "nothing has tested it" in closed.merge.reason
+        git(bench.project, "checkout", "--", "autocoder.toml")
+        assert isinstance(bench.close(finish, asked=True).merge, Merged)
