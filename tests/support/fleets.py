@@ -1,6 +1,7 @@
 """Whole orchestrators on real repositories, their agents running programs of the test's."""
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -60,6 +61,20 @@ class Project:
 
     def limit(self, **changes: Any) -> None:
         self.settings = replace(self.settings, limits=replace(self.settings.limits, **changes))
+
+    def write_settings(self) -> None:
+        """The same settings as a file, for programs that are given nothing but the folder."""
+        api, web = self.settings.ports.api[0], self.settings.ports.web[0]
+        command = json.dumps(list(self.settings.backends["test"].command))
+        limits = self.settings.limits
+        (self.dir / "autocoder.toml").write_text(
+            f'parallel = {self.settings.parallel}\nbackend = "test"\nfence = "off"\n'
+            f'ledger_url = "{self.settings.ledger_url}"\n'
+            f"[ports]\napi = [[{api.start}, {api.end}]]\nweb = [[{web.start}, {web.end}]]\n"
+            f"cooldown_s = 0.0\nauto_expand = false\n[backends.test]\ncommand = {command}\n"
+            f"[limits]\nmin_free_mib = 0\nretry_s = {limits.retry_s}\n"
+            f"stop_grace_s = {limits.stop_grace_s}\n"
+        )
 
     def add(self, *programs: str, **draft: Any) -> list[int]:
         """One feature per program; an empty program commits a file and ends."""
