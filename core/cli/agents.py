@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autocoder.core.cli.asking import ask, newcomer, once_ended, require_live
 from autocoder.core.cli.options import JsonOption, ProjectOption, opened
 from autocoder.core.cli.output import guarded, print_json, print_table
 from autocoder.core.shapes import agent_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from autocoder.core.commands import Command
     from autocoder.core.logs import LogTail
-    from autocoder.core.models import Agent, Snapshot
+    from autocoder.core.models import Agent
 
 FOLLOW_S = 0.1
-EFFECT_LIMIT_S = 30.0
-"""How long a command that was given may take to show."""
 LIVENESS_S = 1.0
 COLUMNS = ("AGENT", "STATE", "FEATURE", "BACKEND", "PID", "API", "WEB", "AGE", "WHAT")
 MARKS = {"own": "●", "none": "○", "foreign": "✗"}
@@ -135,7 +131,7 @@ def spawn(
         if feature_id is not None and task:
             raise UsageError("either a feature or --task, not both")
         folder, _ = opened(project_dir)
-        started = _ask(folder, SpawnAgent(feature_id, task), _newcomer)
+        started = ask(folder, SpawnAgent(feature_id, task), newcomer)
         if as_json:
             print_json(agent_json(started))
         else:
@@ -151,8 +147,8 @@ def stop(
         from autocoder.core.commands import StopAgent
 
         folder, _ = opened(project_dir)
-        _require_live(folder, agent_id)
-        _say_ended(_ask(folder, StopAgent(agent_id), _once_ended(agent_id)), as_json=as_json)
+        require_live(folder, agent_id)
+        _say_ended(ask(folder, StopAgent(agent_id), once_ended(agent_id)), as_json=as_json)
 
 
 @agents_app.command()
@@ -170,8 +166,8 @@ def kill(
 
         folder, settings = opened(project_dir)
         try:
-            _require_live(folder, agent_id)
-            ended = _ask(folder, KillAgent(agent_id), _once_ended(agent_id))
+            require_live(folder, agent_id)
+            ended = ask(folder, KillAgent(agent_id), once_ended(agent_id))
         except NoOrchestrator:
             killed = roster.kill(folder, settings, agent_id)
             if as_json:
@@ -191,84 +187,11 @@ def recover(
         from autocoder.core.commands import RecoverAgent
 
         folder, _ = opened(project_dir)
-        started = _ask(folder, RecoverAgent(agent_id), _newcomer)
+        started = ask(folder, RecoverAgent(agent_id), newcomer)
         if as_json:
             print_json(agent_json(started))
         else:
             typer.echo(f"{started.agent_id} goes on with {agent_id}: {started.feature}")
-
-
-def _newcomer(before: "Snapshot", now: "Snapshot") -> "Agent | None":
-    known = {agent.agent_id for agent in before.agents}
-    return next((agent for agent in now.agents if agent.agent_id not in known), None)
-
-
-def _once_ended(agent_id: str) -> "Callable[[Snapshot, Snapshot], Agent | None]":
-    def ended(_before: "Snapshot", now: "Snapshot") -> "Agent | None":
-        found = (agent for agent in now.agents if agent.agent_id == agent_id and not agent.live)
-        return next(found, None)
-
-    return ended
-
-
-def _require_live(folder: Path, agent_id: str) -> None:
-    """Raises `RefusedError` or `UsageError` where there is no such live agent."""
-    from autocoder.core.client import Client
-    from autocoder.core.errors import RefusedError, UsageError
-
-    states = {
-        agent["agent_id"]: agent for agent in Client(folder).ask("GET", "/api/agents?all=true")
-    }
-    if agent_id not in states:
-        raise UsageError(
-            f"there is no agent {agent_id!r}", "`autocoder agents list` shows those there are."
-        )
-    if states[agent_id]["ended_at"] is not None:
-        raise RefusedError(
-            f"agent {agent_id} is not running", "`autocoder agents list` shows those that are."
-        )
-
-
-def _ask(
-    folder: Path, command: "Command", done: "Callable[[Snapshot, Snapshot], Agent | None]"
-) -> "Agent":
-    """Give the command to the running orchestrator and wait for what it brings.
-
-    Raises:
-        NoOrchestrator: there is none.
-        RefusedError: the orchestrator could not do it, or has not yet.
-    """
-    from autocoder.core.client import Client
-    from autocoder.core.errors import RefusedError
-    from autocoder.core.models import Severity
-    from autocoder.core.wire import SnapshotReader, command_to_json
-
-    client, reader = Client(folder), SnapshotReader()
-    before: Snapshot | None = None
-    deadline = time.monotonic() + EFFECT_LIMIT_S
-    with client.lines("/api/snapshots", EFFECT_LIMIT_S) as lines:
-        for line in lines:
-            if time.monotonic() > deadline:
-                break
-            if not line:
-                continue
-            now = reader.read(line)
-            if before is None:
-                before = now
-                client.ask("POST", "/api/commands", command_to_json(command))
-            found = done(before, now)
-            if found is not None:
-                return found
-            told = before.notices[-1].id if before.notices else 0
-            subjects = ("", getattr(command, "agent_id", ""))
-            for notice in now.notices:
-                refusal = notice.severity is Severity.WARNING and notice.subject in subjects
-                if notice.id > told and refusal:
-                    raise RefusedError(notice.text)
-    raise RefusedError(
-        f"nothing came of it within {EFFECT_LIMIT_S:g} s",
-        "`autocoder agents list` shows the state.",
-    )
 
 
 def _say_ended(agent: "Agent", *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from autocoder.core.cli.options import JsonOption, ProjectOption, opened
 from autocoder.core.cli.output import guarded, print_json, print_table, warn
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.logs import sanitise
+from autocoder.core.shapes import feature_json
 
 if TYPE_CHECKING:
     from autocoder.core.models import Feature
@@ -200,27 +201,6 @@ def retry(
             print_json(feature_json(feature))
         else:
             typer.echo(f"feature {feature.id} is pending, with no attempts so far")
-
-
-def feature_json(feature: "Feature") -> dict[str, object]:
-    """The shape scripts get."""
-    return {
-        "id": feature.id,
-        "name": feature.name,
-        "status": feature.status.value,
-        "priority": feature.priority,
-        "attempts": feature.attempts,
-        "depends_on": feature.depends_on,
-        "branch_name": feature.branch_name,
-        "last_error": feature.last_error,
-        "description": feature.description,
-        "steps": feature.steps,
-        "category": feature.category,
-        "enabled": feature.enabled,
-        "agent_id": feature.agent_id,
-        "review_status": feature.review_status,
-        "next_attempt_at": feature.next_attempt_at,
-    }
 
 
 def _draft_json(draft: "FeatureDraft") -> dict[str, object]:

@@ -1,0 +1,90 @@
+"""Giving the running orchestrator a command, and waiting for what it brings.
+
+A command is answered by snapshots, not by a return value: so whoever asks says what
+it is that must be seen, and a warning about the same subject is taken for a refusal.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autocoder.core.commands import Command
+    from autocoder.core.models import Agent, Snapshot
+
+EFFECT_LIMIT_S = 30.0
+"""How long a command that was given may take to show."""
+
+
+def newcomer(before: "Snapshot", now: "Snapshot") -> "Agent | None":
+    known = {agent.agent_id for agent in before.agents}
+    return next((agent for agent in now.agents if agent.agent_id not in known), None)
+
+
+def once_ended(agent_id: str) -> "Callable[[Snapshot, Snapshot], Agent | None]":
+    def ended(_before: "Snapshot", now: "Snapshot") -> "Agent | None":
+        found = (agent for agent in now.agents if agent.agent_id == agent_id and not agent.live)
+        return next(found, None)
+
+    return ended
+
+
+def require_live(folder: Path, agent_id: str) -> None:
+    """Raises `RefusedError` or `UsageError` where there is no such live agent."""
+    from autocoder.core.client import Client
+    from autocoder.core.errors import RefusedError, UsageError
+
+    states = {
+        agent["agent_id"]: agent for agent in Client(folder).ask("GET", "/api/agents?all=true")
+    }
+    if agent_id not in states:
+        raise UsageError(
+            f"there is no agent {agent_id!r}", "`autocoder agents list` shows those there are."
+        )
+    if states[agent_id]["ended_at"] is not None:
+        raise RefusedError(
+            f"agent {agent_id} is not running", "`autocoder agents list` shows those that are."
+        )
+
+
+def ask(
+    folder: Path, command: "Command", done: "Callable[[Snapshot, Snapshot], Agent | None]"
+) -> "Agent":
+    """Give the command to the running orchestrator and wait for what it brings.
+
+    Raises:
+        NoOrchestrator: there is none.
+        RefusedError: the orchestrator could not do it, or has not yet.
+    """
+    from autocoder.core.client import Client
+    from autocoder.core.errors import RefusedError
+    from autocoder.core.models import Severity
+    from autocoder.core.wire import SnapshotReader, command_to_json
+
+    client, reader = Client(folder), SnapshotReader()
+    before: Snapshot | None = None
+    deadline = time.monotonic() + EFFECT_LIMIT_S
+    with client.lines("/api/snapshots", EFFECT_LIMIT_S) as lines:
+        for line in lines:
+            if time.monotonic() > deadline:
+                break
+            if not line:
+                continue
+            now = reader.read(line)
+            if before is None:
+                before = now
+                client.ask("POST", "/api/commands", command_to_json(command))
+            found = done(before, now)
+            if found is not None:
+                return found
+            told = before.notices[-1].id if before.notices else 0
+            subjects = ("", getattr(command, "agent_id", ""))
+            for notice in now.notices:
+                refusal = notice.severity is Severity.WARNING and notice.subject in subjects
+                if notice.id > told and refusal:
+                    raise RefusedError(notice.text)
+    raise RefusedError(
+        f"nothing came of it within {EFFECT_LIMIT_S:g} s",
+        "`autocoder agents list` shows the state.",
+    )
