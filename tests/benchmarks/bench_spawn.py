@@ -25,7 +25,7 @@ from support.sockets import reserved_ports
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_SPAWN", "10,50,100").split(","))
 FILES = int(os.environ.get("BENCH_FILES", "500"))
-LONGEST_S = 60 + FILES / 50
+LONGEST_S = 150 + FILES / 50
 TEXT = "a line of a source file that is neither long nor short\n" * 40
 
 

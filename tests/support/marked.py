@@ -30,6 +30,8 @@ class Cost:
     """Proportional set size at the end: shared pages are counted once."""
     largest_mb: float
     """Of its one process that has most."""
+    written_per_s: float
+    """Bytes: a load whose output nobody takes in time is held back, and costs nobody anything."""
     processes: int
 
 
@@ -62,16 +64,19 @@ class Marked:
         pids = self.pids()
         load = {pid for pid in pids if is_load(pid)}
         before = {pid: _cpu_ticks(pid) for pid in pids}
+        written = {pid: _written(pid) for pid in pids}
         began = time.monotonic()
         wait(seconds)
         took = time.monotonic() - began
+        written = {pid: _written(pid) - bytes_ for pid, bytes_ in written.items()}
         spent = {pid: _cpu_ticks(pid) - ticks for pid, ticks in before.items()}
 
         def cost(chosen: Iterable[int]) -> Cost:
             chosen = list(chosen)
             percent = 100 * sum(max(spent[pid], 0) for pid in chosen) / _TICKS / took
             sizes = [_pss_mb(pid) for pid in chosen]
-            return Cost(percent, sum(sizes), max(sizes, default=0), len(chosen))
+            rate = sum(max(written[pid], 0) for pid in chosen) / took
+            return Cost(percent, sum(sizes), max(sizes, default=0), rate, len(chosen))
 
         return cost(load), cost(spent.keys() - load)
 
@@ -103,6 +108,13 @@ def _read(pid: int, name: str) -> bytes:
 def _cpu_ticks(pid: int) -> int:
     fields = _read(pid, "stat").rpartition(b")")[2].split()
     return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _written(pid: int) -> int:
+    for line in _read(pid, "io").splitlines():
+        if line.startswith(b"wchar:"):
+            return int(line.split()[1])
+    return 0
 
 
 def _pss_mb(pid: int) -> float:
