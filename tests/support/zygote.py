@@ -5,8 +5,8 @@ a program it reads commands from stdin, one JSON list a line.
 """
 
 import base64
-import ctypes
 import contextlib
+import ctypes
 import json
 import os
 import pickle
@@ -28,7 +28,6 @@ from autocoder.core.models import Snapshot
 from autocoder.core.settings import Settings
 from support.fleets import Project
 from support.waiting import wait_until
-
 
 PR_SET_PDEATHSIG = 1
 
