@@ -85,7 +85,7 @@ def test_killed_workers_have_their_slot_refilled(project: Project, forking: Zygo
 
 
 def test_a_hundred_agents_are_adopted_after_a_restart(project: Project, forking: Zygote) -> None:
-    project.settings = replace(project.settings, parallel=ADOPTED)
+    project.settings = replace(project.settings, parallel=ADOPTED, tick_s=0.5)
     project.add(*[WAITS] * ADOPTED)
     first = forking.start(project)
     wait_until(lambda: active(project) == ADOPTED, seconds=300, what="all are active")

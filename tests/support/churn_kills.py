@@ -27,7 +27,8 @@ server.close()
 @dataclass
 class Figures:
     kills: int = 0
-    adopted: int = 0
+    live: int = 0
+    """Agents at the first snapshot of each, summed up."""
     recovery_s: list[float] = field(default_factory=list)
     """From the start of an orchestrator to its first snapshot, everybody adopted."""
     faults: list[str] = field(default_factory=list)
@@ -36,7 +37,7 @@ class Figures:
         times = sorted(self.recovery_s) or [0.0]
         p50, p95 = times[len(times) // 2], times[int(len(times) * 0.95)]
         return (
-            f"{self.kills} kills, {self.adopted} adoptions, {len(self.faults)} faults, "
+            f"{self.kills} kills, {self.live / max(self.kills, 1):.0f} agents live at each, {len(self.faults)} faults, "
             f"recovery p50 {p50:.2f} s, p95 {p95:.2f} s, load {os.getloadavg()[0]:.1f}"
         )
 
@@ -50,7 +51,7 @@ def churn(project: Project, forking: Zygote, *, kills: int, seed: int) -> Figure
         _wait_for_snapshot(orchestrator)
         figures.recovery_s.append(time.monotonic() - began)
         snapshot = orchestrator.snapshot
-        figures.adopted += sum(agent.live for agent in snapshot.agents) if snapshot else 0
+        figures.live += sum(agent.live for agent in snapshot.agents) if snapshot else 0
         _wait(rng.uniform(0, 0.5), orchestrator)
         orchestrator.kill()
         orchestrator.wait()
