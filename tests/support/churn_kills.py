@@ -36,8 +36,9 @@ class Figures:
     def line(self) -> str:
         times = sorted(self.recovery_s) or [0.0]
         p50, p95 = times[len(times) // 2], times[int(len(times) * 0.95)]
+        live = self.live / max(self.kills, 1)
         return (
-            f"{self.kills} kills, {self.live / max(self.kills, 1):.0f} agents live at each, {len(self.faults)} faults, "
+            f"{self.kills} kills, {live:.0f} agents live at each, {len(self.faults)} faults, "
             f"recovery p50 {p50:.2f} s, p95 {p95:.2f} s, load {os.getloadavg()[0]:.1f}"
         )
 
