@@ -46,6 +46,8 @@ from autocoder.core.tables import LEDGER_TABLES
 T = TypeVar("T")
 Connection = sqlite3.Connection
 VERSION = 1
+READ_PATIENCE_S = 0.25
+"""How long SQLite itself retries a read before the reader asks for a turn."""
 
 EPOCH = "epoch"
 FAILURES = "port_allocation_failures"
@@ -225,6 +227,7 @@ class Ledger:
         self._reading = threading.RLock()
         self._turns = Turns(path)
         self._borrowed: list[PoolProxiedConnection] = []
+        self._patience_s = BUSY_TIMEOUT_S
         self._open_or_replace()
 
     def close(self) -> None:
@@ -268,18 +271,25 @@ class Ledger:
         Raises:
             DatabaseError: the file cannot be read.
         """
-        with self._reading:
-            inode = self._inode
-            try:
-                with translated(self.path):
-                    return query(self._reader)
-            except DatabaseError as error:
-                if error.cause != "damaged" and _inode(self.path) == inode:
-                    raise
+        inode = self._inode
+        try:
+            return self._ask(query, within_s=READ_PATIENCE_S)
+        except DatabaseError as error:
+            gone = error.cause == "damaged" or _inode(self.path) != inode
+            if not gone and error.cause != "busy":
+                raise
         with self._writing:
-            if self._inode == inode:
+            if gone and self._inode == inode:
                 self._reopen()
+            # Between two writers: a queue of them would let a reader wait for ever.
+            with self._turns.turn():
+                return self._ask(query, within_s=BUSY_TIMEOUT_S)
+
+    def _ask(self, query: Callable[[Connection], T], *, within_s: float) -> T:
         with self._reading, translated(self.path):
+            if within_s != self._patience_s:
+                self._reader.execute(f"PRAGMA busy_timeout = {round(within_s * 1000)}")
+                self._patience_s = within_s
             return query(self._reader)
 
     def version(self) -> tuple[int, ...]:
@@ -434,6 +444,7 @@ class Ledger:
             engine.dispose()
             raise
         self._inode = _inode(self.path)
+        self._patience_s = BUSY_TIMEOUT_S
 
     def _begin_anew(self, connection: Connection, *, lost: bool) -> None:
         if not self._gaps_fit(connection):

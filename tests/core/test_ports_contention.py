@@ -61,6 +61,20 @@ def test_a_ledger_locked_for_ever_is_refused_with_a_remedy(
         allocator.close()
 
 
+def test_a_reader_gets_its_turn_among_writers(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with reserved_ports(4) as ports:
+        allocator = open_ledger(path, ports[:2], ports[2:])
+        allocator.lease(Holder("a-1", "/project"))
+        reader = open_ledger(path, ports[:2], ports[2:])
+        with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            threading.Timer(1.0, other.rollback).start()
+            assert len(reader.leases()) == 2
+        allocator.close()
+        reader.close()
+
+
 def test_a_process_killed_inside_a_transaction_leaves_the_ledger_as_it_was(
     tmp_path: Path,
 ) -> None:
