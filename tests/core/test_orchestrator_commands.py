@@ -131,7 +131,8 @@ def test_a_live_agent_is_recovered_in_its_worktree_with_its_uncommitted_work(
     with running(project) as run:
         run.submit(SpawnAgent(feature_id))
         first = run.agent_of(feature_id)
-        wait_until((Path(first.worktree_path) / "draft").exists)
+        draft = Path(first.worktree_path) / "draft"
+        wait_until(lambda: draft.exists() and draft.read_text() == "half")
         run.submit(RecoverAgent(first.agent_id))
         second = run.wait(
             lambda s: s.agents[0].state == "ACTIVE" and s.agents[0].agent_id != first.agent_id

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, seconds: float = 10.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "") -> T:
     """The first true answer of `condition`; fails the test once `seconds` have passed."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
