@@ -17,7 +17,13 @@ class PortLeaseRow(SQLModel, table=True):
     __table_args__ = (
         # Without host_id in front, or SQLite prefers the primary key and reads every row.
         Index("port_leases_by_holder", "project", "holder"),
-        Index("port_leases_unsettled", "state", "due_at", sqlite_where=text("state <> 'leased'")),
+        Index(
+            "port_leases_unsettled",
+            "state",
+            "role",
+            "due_at",
+            sqlite_where=text("state <> 'leased'"),
+        ),
         CheckConstraint("role IN ('api', 'web') AND port BETWEEN 1 AND 65535"),
         CheckConstraint("state IN ('leased', 'releasing', 'cooling', 'quarantined')"),
         {"sqlite_with_rowid": False},

@@ -164,7 +164,7 @@ class Granting:
             return choice
         for state in (LeaseState.COOLING, LeaseState.QUARANTINED):
             for span in spans:
-                for row in self.ledger.resting(connection, state, span):
+                for row in self.ledger.resting(connection, state, name.role, span):
                     barred = row.port in self.pools.rules.never
                     if not barred and self.host.is_free(row.port, name.address):
                         return _Choice(row.port, row)

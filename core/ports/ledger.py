@@ -132,10 +132,11 @@ _RESTING = _sql(
         _signed_host,
         _unsettled,
         _LEASES.c.state == bindparam("state"),
+        _LEASES.c.role == bindparam("role"),
         _LEASES.c.port >= bindparam("low"),
         _LEASES.c.port < bindparam("high"),
     )
-    .order_by(_LEASES.c.due_at, _LEASES.c.port)
+    .order_by(_LEASES.c.due_at)
 )
 _INSERT = _sql(insert(_LEASES).values({name: bindparam(name) for name in LeaseRow._fields}))
 _COUNT = _sql(
@@ -316,9 +317,13 @@ class Ledger:
             yield from range(max(above, start), min(until, span.end))
             above = until
 
-    def resting(self, connection: Connection, state: LeaseState, span: PortRange) -> list[LeaseRow]:
-        """Rows of that state in the range, the one due first first."""
-        return self._rows(connection, _RESTING, state=state.value, low=span.start, high=span.end)
+    def resting(
+        self, connection: Connection, state: LeaseState, role: Role, span: PortRange
+    ) -> Iterator[LeaseRow]:
+        """Rows of that state in the range, the one due first first; read one by one."""
+        given = {"state": state.value, "role": role.value, "low": span.start, "high": span.end}
+        found = connection.execute(_RESTING, {"host": self.host_id, **given})
+        yield from map(LeaseRow._make, found)
 
     def unsettled(self, connection: Connection) -> list[LeaseRow]:
         """Rows whose state may end by itself, and every lease of an outside holder."""
