@@ -85,11 +85,14 @@ class Repository:
         None of a branch that does not exist.
         """
         reference = f"refs/heads/{branch}"
-        found = self._git.run("show-ref", "--verify", "--quiet", reference, ok=(0, 1))
-        if found.code:
-            return 0
         span = f"{since or f'refs/heads/{self.base}'}..{reference}"
-        return int(self._git.run("rev-list", "--count", "--end-of-options", span).line())
+        counted = self._git.run("rev-list", "--count", "--end-of-options", span, ok=(0, 128))
+        if not counted.code:
+            return int(counted.line())
+        # Asked only now: a branch may be deleted at any time, between two questions as well.
+        if self._git.run("show-ref", "--verify", "--quiet", reference, ok=(0, 1)).code:
+            return 0
+        raise GitError(f"the commits of {branch} cannot be counted: {counted.stderr.strip()}")
 
     def changed_paths(self, branch: str) -> tuple[str, ...]:
         """Files that `branch` has changed since it left base."""
