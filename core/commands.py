@@ -17,6 +17,14 @@ class SpawnAgent:
     """None: the next claimable one."""
     task: str = ""
     """When given, becomes a new feature first: its first line the name, the rest its text."""
+    backend: str = ""
+    """The feature's from now on, its later attempts included; empty: the project's."""
+    model: str = ""
+    """Likewise."""
+    base: str = ""
+    """The branch to start from and to merge into; empty: the project's base."""
+    variants: int = 1
+    """That many features of the same task, 1 to 9, each merged only when asked for (`m`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,14 @@ class KillAgent:
     """Force the whole tree down at once; its feature goes back to the backlog uncounted."""
 
     agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellAgent:
+    """Hand a message to a running agent, which reads it at its next turn."""
+
+    agent_id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,23 @@ class ExpandPool:
     role: Role
     amount: int | PortRange | None = None
     """None: as many as the pool's first range has."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePort:
+    """Give back a port of an agent that is no more, or end a quarantine once it is seen free.
+
+    Refused while its holder lives.
+    """
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePort:
+    """Look now whether a quarantined or releasing port is free, instead of when it is due."""
+
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +110,32 @@ class RetryFeature:
 
 
 @dataclass(frozen=True, slots=True)
+class EnableFeature:
+    """Let a feature be claimed, or keep it from being claimed."""
+
+    feature_id: int
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PrioritiseFeature:
+    """Give a feature another priority; a higher one is claimed first."""
+
+    feature_id: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveWorktrees:
+    """Remove these agents' worktrees.
+
+    One that is in use, dirty or unmerged stays, and a notice says so.
+    """
+
+    agent_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MergeFeature:
     """Try again to merge a finished branch into base."""
 
@@ -87,12 +146,18 @@ Command = (
     SpawnAgent
     | StopAgent
     | KillAgent
+    | TellAgent
     | RecoverAgent
     | RecoverAll
     | ExpandPool
+    | ReleasePort
+    | ProbePort
     | Pause
     | Resume
     | StopAll
     | RetryFeature
+    | EnableFeature
+    | PrioritiseFeature
+    | RemoveWorktrees
     | MergeFeature
 )

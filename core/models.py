@@ -52,6 +52,8 @@ class Listener(StrEnum):
     OWN = "own"
     NONE = "none"
     FOREIGN = "foreign"
+    SWAPPED = "swapped"
+    """Another agent of ours, on one of whose ports this agent listens in turn."""
 
 
 class Severity(StrEnum):
@@ -176,6 +178,13 @@ class Feature:
     last_error: str = ""
     next_attempt_at: float | None = None
     """Not claimed before this time."""
+    backend: str = ""
+    """What its agents run; empty: the project's. So too `model`."""
+    model: str = ""
+    base: str = ""
+    """The branch it starts from and is merged into; empty: the project's."""
+    variant_of: int | None = None
+    """The first of the features that try the same task; such a branch is merged when asked for."""
     review_status: str = ""
     """`READY_FOR_VERIFICATION` while a finished branch waits to be merged, `VERIFIED` after."""
     agent_id: str = ""
@@ -221,6 +230,16 @@ class Agent:
     last_line: str = ""
     """The last line it printed, sanitised and clipped; while starting, the step under way."""
     log_path: str = ""
+    model: str = ""
+    iteration: int = 0
+    """How often its backend has been given something to do; 0 where the backend does not say."""
+    last_tool: str = ""
+    """What it uses now or used last, sanitised; empty where the backend does not say."""
+    tokens: int = 0
+    """Read and written so far."""
+    cost_usd: float = 0.0
+    retrying: str = ""
+    """Why its model's service is being asked again; empty while that answers."""
     problem: str = ""
     """What is wrong with it now, for the human; empty when all is well."""
 
@@ -253,6 +272,28 @@ class FeatureCounts:
     blocked: int = 0
     ready_to_merge: int = 0
     """Done on their branch, not yet in base; counted in `done` too."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorktreeStatus:
+    """A worktree of ours on disk, as a clean-up sees it."""
+
+    agent_id: str
+    path: str
+    branch: str
+    """Empty: none is checked out."""
+    bytes: int
+    dirty_files: int
+    """Uncommitted ones, untracked included, ignored not."""
+    merged: bool
+    """Base has every commit of it."""
+    in_use: bool
+    """An agent lives in it, or its work is about to be gone on with."""
+
+    @property
+    def removable(self) -> bool:
+        """Whether nothing would be lost."""
+        return self.merged and not self.dirty_files and not self.in_use
 
 
 @dataclass(frozen=True, slots=True)
