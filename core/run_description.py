@@ -7,11 +7,21 @@ orchestrator for anything afterwards, so both outlive it.
 from pathlib import Path
 from typing import Any
 
-from autocoder.core.backends import backend_command, uses_prompt
+from autocoder.core.backends import (
+    backend_command,
+    check_backend,
+    describe_tools,
+    model_of,
+    prompt_of,
+    settings_for,
+    uses_prompt,
+)
+from autocoder.core.events import last_progress
 from autocoder.core.launcher import run_folder
+from autocoder.core.mcp_servers import ServedAgent
 from autocoder.core.models import Feature, PoolStatus, PortPair
 from autocoder.core.prompts import render_prompt
-from autocoder.core.settings import Settings, ledger_path
+from autocoder.core.settings import Settings, database_path, ledger_path
 from autocoder.core.store import AgentRecord
 
 MAX_ITERATIONS = 5
@@ -28,13 +38,21 @@ def describe_run(
     base: str,
     start_commit: str,
     pools: tuple[PoolStatus, ...],
+    goes_on_with: AgentRecord | None = None,
 ) -> dict[str, Any]:
     """The agent's run as its worker reads it; afterwards its prompt, if any, is in its file.
 
+    It runs the backend its record names, with its feature's own model if it has one.
+    `goes_on_with` is an ended agent whose worktree it has taken over; with the same
+    backend its conversation is gone on with too.
+
     Raises:
         OSError: the prompt cannot be written.
-        UsageError: a prompt of the project's own cannot be filled.
+        UsageError: its backend cannot be run on this host, or a prompt of the
+            project's own cannot be filled.
     """
+    settings = settings_for(settings, record.backend, feature.model)
+    check_backend(settings)
     folder = run_folder(project_dir, record.agent_id)
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     prompt_file = folder / "prompt.md"
@@ -44,12 +62,12 @@ def describe_run(
         "worktree": str(worktree),
         "api_port": str(pair.api_port),
         "web_port": str(pair.web_port),
-        "model": settings.model,
+        "model": model_of(settings),
         "prompt_file": str(prompt_file),
     }
     if uses_prompt(settings):
         prompt = render_prompt(
-            "coding",
+            prompt_of(settings),
             {
                 **values,
                 "feature_name": feature.name,
@@ -63,6 +81,19 @@ def describe_run(
         prompt_file.write_text(prompt, "utf-8")
         values["prompt"] = prompt
     limits = settings.limits
+    served = ServedAgent(
+        project_dir=project_dir,
+        database=database_path(settings, project_dir),
+        run_folder=folder,
+        agent_id=record.agent_id,
+        feature_id=feature.id,
+        api_port=pair.api_port,
+        web_port=pair.web_port,
+        start_commit=start_commit,
+    )
+    resume_id = ""
+    if goes_on_with is not None and goes_on_with.backend == record.backend:
+        resume_id = last_progress(run_folder(project_dir, goes_on_with.agent_id)).resume_id
     return {
         "agent_id": record.agent_id,
         "backend": record.backend,
@@ -72,8 +103,8 @@ def describe_run(
         "base": base,
         "start_commit": start_commit,
         "prompt_file": str(prompt_file),
-        "model": settings.model,
-        "max_iterations": MAX_ITERATIONS,
+        "model": model_of(settings),
+        "max_iterations": limits.iterations,
         "feature": {
             "id": feature.id,
             "name": feature.name,
@@ -99,4 +130,5 @@ def describe_run(
             "stop_grace_s": limits.stop_grace_s,
             "log_bytes": limits.log_mib << 20,
         },
+        **describe_tools(settings, served, resume_id=resume_id),
     }

@@ -11,7 +11,7 @@ import shutil
 import string
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,15 @@ def availability(backend: str, settings: Settings) -> Availability:
     )
 
 
+def settings_for(settings: Settings, backend: str, model: str = "") -> Settings:
+    """As `settings`, for an agent that runs `backend`; a model named for the project's
+    backend is not asked of another one."""
+    if not model and backend == settings.backend:
+        return settings
+    origins = {**settings.origins, "backend": "its feature"}
+    return replace(settings, backend=backend, model=model, origins=origins)
+
+
 def model_of(settings: Settings) -> str:
     """The model an agent is to use; empty: the program's own default."""
     if settings.model or settings.backend != CLAUDE:
@@ -141,7 +150,8 @@ def backend_command(settings: Settings, run_file: Path, values: Mapping[str, str
 def describe_tools(
     settings: Settings, agent: ServedAgent, *, resume_id: str = ""
 ) -> dict[str, Any]:
-    """What a run description holds for backends with a model; empty for the scripted one.
+    """What a run description holds for backends with a model; nothing for the scripted one
+    and for commands of the user's own, which are told all they get by their placeholders.
 
     Afterwards the browser's settings, if there is one, stand in the run folder.
     `resume_id` is of the conversation an earlier agent had in the same worktree.
@@ -149,13 +159,11 @@ def describe_tools(
     Raises:
         OSError: the run folder cannot be written.
     """
-    if settings.backend == SCRIPTED:
+    if settings.backend == SCRIPTED or settings.backend in settings.backends:
         return {}
     return {
         "project_dir": str(agent.project_dir),
         "database": str(agent.database),
-        "model": model_of(settings),
-        "max_iterations": settings.limits.iterations,
         "turns": settings.limits.turns,
         "budget_usd": settings.limits.budget_usd,
         "resume_id": resume_id,
@@ -170,8 +178,9 @@ def prompt_of(settings: Settings) -> str:
 
 def refuse_untellable(backend: str, settings: Settings) -> None:
     """Raises `RefusedError` where a running agent of this backend cannot be told anything."""
-    known = None if backend in settings.backends else PROGRAMS.get(backend)
-    if backend == CLAUDE or (known is not None and known.resumes):
+    known = PROGRAMS.get(backend)
+    resumes = backend == CLAUDE or (known is not None and known.resumes)
+    if resumes and backend not in settings.backends:
         return
     raise RefusedError(
         f"an agent that runs {backend} cannot be told anything while it works",

@@ -282,14 +282,15 @@ def test_a_run_with_a_model_is_given_its_tools_and_limits(tmp_path: Path) -> Non
     settings = Settings(backend="claude", preset="cheap", limits=limits, yolo=True)
     tools = describe_tools(settings, agent, resume_id="c1")
     given = read_run(described(tmp_path, **tools), AN_AGENTS)
-    assert (given.model, given.max_iterations) == ("haiku", 2)
     assert (given.max_turns, given.budget_usd, given.resume_id) == (30, 1.5, "c1")
     assert set(given.mcp_servers) == {"features"}
     assert given.mcp_servers["features"]["env"]["AUTOCODER_WEB_PORT"] == "5174"
     assert prompt_of(settings) == "coding_yolo"
     assert describe_tools(Settings(), agent) == {}
+    assert describe_tools(own("my-agent"), agent) == {}
     assert model_of(Settings(backend="codex")) == ""
     assert model_of(Settings(backend="claude", model="opus")) == "opus"
+    assert model_of(settings) == "haiku"
     unlimited = read_run(described(tmp_path), AN_AGENTS)
     assert (unlimited.max_turns, unlimited.budget_usd) == (None, None)
 
