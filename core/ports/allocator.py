@@ -95,12 +95,19 @@ class PortAllocator:
 
     # ------------------------------------------------------------------ leasing
 
-    def lease(self, holder: Holder, *, ttl_s: float | None = None) -> PortPair:
+    def lease(
+        self, holder: Holder, *, ttl_s: float | None = None, preferred: PortPair | None = None
+    ) -> PortPair:
         """Grant `holder` a free port of each pool, or return the pair it holds.
 
         Durable when it returns. It ends by itself after `ttl_s` seconds, counted
         anew by every call that names them. A holder that had died is followed by its
         namesake under a new epoch.
+
+        `preferred` is the pair of an earlier lease, whose work goes on: granted again,
+        both ports under a new epoch, when nobody has had either since and the kernel says
+        they are free, even while they rest from that very lease. Otherwise, and always
+        in `os` mode, it is as if none were preferred.
 
         Raises:
             PoolExhausted: no pair is free; names the pool and what blocks it, no
@@ -110,7 +117,9 @@ class PortAllocator:
         holder = self._host.checked(holder)
         if ttl_s is not None and not 0 < ttl_s <= MAX_TTL_S:
             raise UsageError(f"a lease cannot end after {ttl_s:g} s", "A second to a year will do.")
-        return self._granted(lambda connection: self._granting.grant(connection, holder, ttl_s))
+        return self._granted(
+            lambda connection: self._granting.grant(connection, holder, ttl_s, preferred)
+        )
 
     def replace(self, holder: Holder, epoch: int) -> PortPair:
         """Grant another pair because the one of that epoch turned out to be taken.

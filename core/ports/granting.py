@@ -52,17 +52,23 @@ class Granting:
     _held: dict[tuple[str, str], list[HeldPort]] = field(default_factory=dict)
 
     def grant(
-        self, connection: Connection, holder: Holder, ttl_s: float | None
+        self,
+        connection: Connection,
+        holder: Holder,
+        ttl_s: float | None,
+        preferred: PortPair | None = None,
     ) -> PortPair | PoolExhausted:
-        """A pair, or why there is none."""
+        """A pair, the preferred one where it is to be had, or why there is none."""
         now = self.now()
         held = self.leased(connection, holder.name, holder.project)
         if held:
             return self._granted_before(connection, holder, held, now, ttl_s)
         pools = self.pools.ranges(self.ledger, connection)
-        chosen: dict[Role, _Choice] = {}
         self.let_go(holder.name, holder.project)
+        chosen = self._as_before(connection, preferred, pools) if preferred else {}
         for role in Role:
+            if role in chosen:
+                continue
             name = PoolName(role, self.settings.address)
             if self.pools.kernel_picks:
                 choice = self._hold(connection, holder)
@@ -154,6 +160,32 @@ class Granting:
                 return _Choice(held.port, None)
             held.close()
         return None
+
+    def _as_before(
+        self,
+        connection: Connection,
+        preferred: PortPair,
+        pools: Mapping[PoolName, list[PortRange]],
+    ) -> dict[Role, _Choice]:
+        """Both ports of an earlier pair, or nothing when one of them is no longer to be had."""
+        chosen: dict[Role, _Choice] = {}
+        for role, port in zip(Role, (preferred.api_port, preferred.web_port), strict=True):
+            name = PoolName(role, self.settings.address)
+            in_pool = not self.pools.kernel_picks and any(port in span for span in pools[name])
+            if not in_pool or port in self.pools.rules.never:
+                return {}
+            row = self.ledger.row(connection, port)
+            sight = self.host.look(port, name.address, None)
+            if row is None:
+                free = sight.use is Use.FREE
+            else:
+                # Nobody else had it since that epoch: its closed connections are its own.
+                rests = row.state == LeaseState.COOLING and row.epoch == preferred.epoch
+                free = rests and sight.use is not Use.TAKEN
+            if not free:
+                return {}
+            chosen[role] = _Choice(port, row)
+        return chosen
 
     def _choose(
         self, connection: Connection, name: PoolName, pools: Mapping[PoolName, list[PortRange]]

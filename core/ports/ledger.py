@@ -110,6 +110,7 @@ _signed_host: ColumnElement[bool] = literal_column("+port_leases.host_id") == bi
 # Spelled out, not bound: SQLite uses the partial index only for the very same words.
 _unsettled: ColumnElement[bool] = literal_column("state <> 'leased'")
 
+_ROW = _sql(select(*_columns).where(_host, _LEASES.c.port == bindparam("port")))
 _ALL = _sql(select(*_columns).where(_host).order_by(_LEASES.c.port))
 _HELD = _sql(
     select(*_columns)
@@ -303,6 +304,10 @@ class Ledger:
         return (*self._inode, int(version))
 
     # ------------------------------------------------------------------ statements
+
+    def row(self, connection: Connection, port: int) -> LeaseRow | None:
+        """What is written about a port; None for one that nobody has or had lately."""
+        return next(iter(self._rows(connection, _ROW, port=port)), None)
 
     def held(self, connection: Connection, holder: str, project: str) -> list[LeaseRow]:
         """The rows of a holder that are leased or releasing, api before web."""

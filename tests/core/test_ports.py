@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import PoolExhausted, RefusedError, StaleLease, UsageError
-from autocoder.core.models import Holder, LeaseState, Notice, PortRange, Role, Severity
+from autocoder.core.models import (
+    Holder,
+    LeaseState,
+    Notice,
+    PortPair,
+    PortRange,
+    Role,
+    Severity,
+)
 from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator, PortRules, host_rules
 from autocoder.core.probe import HostIdentity, local_kernel
 from autocoder.core.settings import PortSettings
@@ -523,6 +531,74 @@ def test_settling_an_idle_ledger_reads_no_row(
     clock.advance(5)
     assert allocator.settle() == ()
     assert not asked
+
+
+# ---------------------------------------------------------------------- the same pair again
+
+
+def test_work_that_goes_on_gets_its_pair_back_while_it_rests(make: Make) -> None:
+    allocator = make(cooldown_s=30.0)
+    allocator.lease(agent(1))
+    before = allocator.lease(agent(2, pid=None))
+    allocator.release("a-2", "/project")
+    again = allocator.lease(agent(3), preferred=before)
+    assert (again.api_port, again.web_port) == (before.api_port, before.web_port)
+    assert again.epoch > before.epoch
+
+
+def test_work_that_goes_on_gets_its_pair_back_when_it_has_rested(make: Make, clock: Clock) -> None:
+    allocator = make(cooldown_s=30.0)
+    allocator.lease(agent(1))
+    before = allocator.lease(agent(2, pid=None))
+    allocator.release("a-2", "/project")
+    clock.advance(31)
+    allocator.settle()
+    assert allocator.lease(agent(3), preferred=before).api_port == before.api_port
+
+
+def test_connections_that_the_work_itself_closed_do_not_keep_its_pair_from_it(
+    make: Make, kernel: SimulatedKernel
+) -> None:
+    allocator = make(cooldown_s=30.0)
+    before = allocator.lease(agent(1, pid=None))
+    kernel.lingering.add(before.api_port)
+    allocator.release("a-1", "/project")
+    assert allocator.lease(agent(2), preferred=before).api_port == before.api_port
+
+
+def _another_rests(allocator: PortAllocator, kernel: SimulatedKernel, before: PortPair) -> None:
+    allocator.lease(agent(7, pid=None), preferred=before)
+    allocator.release("a-7", "/project")
+
+
+def _another_has_it(allocator: PortAllocator, kernel: SimulatedKernel, before: PortPair) -> None:
+    allocator.lease(agent(7), preferred=before)
+
+
+def _one_is_bound(allocator: PortAllocator, kernel: SimulatedKernel, before: PortPair) -> None:
+    kernel.bound.add(before.web_port)
+
+
+@pytest.mark.parametrize("meanwhile", [_another_rests, _another_has_it, _one_is_bound])
+def test_a_preferred_pair_that_is_not_to_be_had_changes_nothing_about_the_choice(
+    meanwhile: Callable[[PortAllocator, SimulatedKernel, PortPair], None],
+    make: Make,
+    kernel: SimulatedKernel,
+) -> None:
+    allocator = make(cooldown_s=30.0)
+    before = allocator.lease(agent(1, pid=None))
+    allocator.release("a-1", "/project")
+    meanwhile(allocator, kernel, before)
+    pair = allocator.lease(agent(2), preferred=before)
+    assert (pair.api_port, pair.web_port) == (5001, 5174)
+
+
+@pytest.mark.parametrize("ports", [(4000, 5173), (5060, 5173), (5173, 5000)])
+def test_a_preferred_port_that_no_pool_offers_is_not_granted(
+    ports: tuple[int, int], make: Make
+) -> None:
+    pair = make().lease(agent(1), preferred=PortPair(*ports, epoch=0))
+    assert (pair.api_port, pair.web_port) == (5000, 5173)
 
 
 # ---------------------------------------------------------------------- another pair
