@@ -14,6 +14,7 @@ from autocoder.core.worktrees.merging import (
 )
 from autocoder.core.worktrees.opening import open_repository
 from autocoder.core.worktrees.repository import Repository, Worktree
+from autocoder.core.worktrees.surveying import survey
 
 __all__ = [
     "Candidate",
@@ -24,4 +25,5 @@ __all__ = [
     "Repository",
     "Worktree",
     "open_repository",
+    "survey",
 ]

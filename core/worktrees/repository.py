@@ -5,6 +5,7 @@ ours; a worktree without one is the user's and is never removed.
 """
 
 import contextlib
+import copy
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,14 @@ class Repository:
         self._notes.mkdir(parents=True, exist_ok=True)
         self._lock = RepositoryLock(common_dir / "autocoder" / "lock")
 
+    def on(self, base: str) -> "Repository":
+        """The same repository with another branch as its base; empty: with this one."""
+        if base in ("", self.base):
+            return self
+        other = copy.copy(self)
+        other.base = base
+        return other
+
     def base_commit(self) -> str:
         """Full id of the commit base is at."""
         return self._git.run("rev-parse", "--verify", f"refs/heads/{self.base}^{{commit}}").line()
@@ -93,6 +102,16 @@ class Repository:
         if self._git.run("show-ref", "--verify", "--quiet", reference, ok=(0, 1)).code:
             return 0
         raise GitError(f"the commits of {branch} cannot be counted: {counted.stderr.strip()}")
+
+    def has_commit(self, commit: str) -> bool:
+        """Whether base contains it."""
+        base = f"refs/heads/{self.base}"
+        return not self._git.run("merge-base", "--is-ancestor", commit, base, ok=(0, 1)).code
+
+    def branches(self) -> tuple[str, ...]:
+        """The repository's own branches, by name."""
+        listing = self._git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads")
+        return tuple(listing.line().split("\n"))
 
     def changed_paths(self, branch: str) -> tuple[str, ...]:
         """Files that `branch` has changed since it left base."""
@@ -146,8 +165,7 @@ class Repository:
             if found.code:
                 return
             tip = self._git.run("rev-parse", "--verify", f"{reference}^{{commit}}").line()
-            base = f"refs/heads/{self.base}"
-            if self._git.run("merge-base", "--is-ancestor", tip, base, ok=(0, 1)).code:
+            if not self.has_commit(tip):
                 raise RefusedError(f"{branch} is not merged into {self.base}")
             self._git.run("update-ref", "-d", reference, tip)
 
@@ -241,7 +259,7 @@ class Repository:
         git = self._git.at(path, self._require_git_dir(path))
         if discard:
             git.run("reset", "--quiet", "--hard", time_limit_s=CHECKOUT_LIMIT_S)
-        kind = () if target in self._branches() else ("--detach",)
+        kind = () if target in self.branches() else ("--detach",)
         options = ("--quiet", "--no-overwrite-ignore", "--no-recurse-submodules", *kind)
         git.run("checkout", *options, target, "--", time_limit_s=CHECKOUT_LIMIT_S)
 
@@ -297,10 +315,6 @@ class Repository:
     def _add(self, *arguments: str) -> Output:
         command = ("worktree", "add", "--quiet", *arguments)
         return self._git.run(*command, ok=(0, 128, 255), time_limit_s=CHECKOUT_LIMIT_S)
-
-    def _branches(self) -> tuple[str, ...]:
-        listing = self._git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads")
-        return tuple(listing.line().split("\n"))
 
     def _note(self, path: Path) -> Path:
         return self._notes / path.name

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import GitError, ProjectError, RefusedError
-from autocoder.core.worktrees import Repository, open_repository
+from autocoder.core.worktrees import Repository, open_repository, survey
 from autocoder.core.worktrees.git import Git
 from autocoder.core.worktrees.lock import RepositoryLock
 from support.repositories import commit, git, make_repository, write
@@ -627,3 +628,77 @@ def test_a_killed_holder_leaves_the_lock_free(tmp_path: Path) -> None:
         holder.kill()
     with RepositoryLock(file).held(wait_s=5):
         pass
+
+
+def test_a_survey_tells_what_would_be_lost_with_each_worktree(repository: Repository) -> None:
+    clean, dirty, unmerged, lived_in = (
+        worktree(repository, f"a-000{n}", f"feat/{n}-x") for n in range(1, 5)
+    )
+    write(dirty, {"new.txt": "1"})
+    commit(unmerged, {"new.txt": "1"})
+
+    found = {tree.agent_id: tree for tree in survey(repository, {str(lived_in)})}
+
+    assert [tree.removable for tree in found.values()] == [True, False, False, False]
+    assert found["a-0001"].path == str(clean)
+    assert (found["a-0002"].dirty_files, found["a-0002"].merged) == (1, True)
+    assert (found["a-0003"].dirty_files, found["a-0003"].merged) == (0, False)
+    assert found["a-0003"].branch == "feat/3-x"
+    assert found["a-0004"].in_use
+
+
+def test_a_survey_measures_a_worktree_without_following_links_out_of_it(
+    repository: Repository, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "large").write_bytes(bytes(1 << 22))
+    inside = worktree(repository)
+    (inside / "link").symlink_to(outside, target_is_directory=True)
+    (inside / "deep").mkdir()
+    (inside / "deep" / "file").write_bytes(bytes(1 << 18))
+
+    (found,) = survey(repository, ())
+
+    assert 1 << 18 <= found.bytes < 1 << 20
+
+
+def test_a_survey_leaves_out_what_is_the_users_or_gone(
+    repository: Repository, project: Path, tmp_path: Path
+) -> None:
+    git(project, "worktree", "add", "--quiet", str(tmp_path / "theirs"), "-b", "theirs")
+    shutil.rmtree(worktree(repository))
+
+    assert survey(repository, ()) == ()
+
+
+def test_a_worktree_git_cannot_read_counts_as_something_to_lose(repository: Repository) -> None:
+    path = worktree(repository)
+    (repository.path / ".git" / "worktrees" / path.name / "index").write_bytes(b"damaged")
+
+    (found,) = survey(repository, ())
+
+    assert not found.removable
+
+
+def test_a_branch_merged_elsewhere_is_measured_against_that_branch(repository: Repository) -> None:
+    git(repository.path, "branch", "release")
+    commit(worktree(repository), {"new.txt": "1"})
+    repository.on("release").merge("feat/1-x")
+
+    assert [tree.merged for tree in survey(repository, ())] == [False]
+    assert [tree.merged for tree in survey(repository, (), {"feat/1-x": "release"})] == [True]
+
+
+def test_another_base_shares_the_repository_and_leaves_it_as_it_was(
+    repository: Repository,
+) -> None:
+    git(repository.path, "branch", "release")
+    before = repository.base_commit()
+    worktree(repository)
+    commit(repository.worktrees_dir / "a-0001", {"new.txt": "1"})
+
+    repository.on("release").merge("feat/1-x")
+
+    assert git(repository.path, "rev-parse", "release") != before
+    assert repository.base_commit() == before
