@@ -184,7 +184,8 @@ class Feature:
     base: str = ""
     """The branch it starts from and is merged into; empty: the project's."""
     variant_of: int | None = None
-    """The first of the features that try the same task; such a branch is merged when asked for."""
+    """The first of the features that try the same task, which may be this one; such a branch is
+    merged when asked for."""
     review_status: str = ""
     """`READY_FOR_VERIFICATION` while a finished branch waits to be merged, `VERIFIED` after."""
     agent_id: str = ""

@@ -44,6 +44,10 @@ def feature_json(feature: Feature) -> dict[str, Any]:
         "enabled": feature.enabled,
         "agent_id": feature.agent_id,
         "review_status": feature.review_status,
+        "backend": feature.backend,
+        "model": feature.model,
+        "base": feature.base,
+        "variant_of": feature.variant_of,
     }
 
 

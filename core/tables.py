@@ -152,6 +152,10 @@ class FeatureRow(SQLModel, table=True):
     qa_attempts: int = 0
     regression_count: int = 0
     regression_of_id: int | None = None
+    backend: str | None = None
+    model: str | None = None
+    base: str | None = None
+    variant_of: int | None = None
     created_at: str | None = None
     updated_at: str | None = None
 

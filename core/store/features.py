@@ -68,22 +68,23 @@ class BacklogTables(OpenedDatabase):
         """
         if not drafts:
             return ()
-        now = self._time()
         with self._changing_features() as connection:
-            resolved = dependencies.resolve(drafts, _names(connection))
-            added = insert(FEATURES).returning(FEATURES.c.id, sort_by_parameter_order=True)
-            values = [_draft_values(draft) | {"created_at": now} for draft in drafts]
-            ids = list(connection.scalars(added, values))
-            edges = [
-                {"feature_id": ids[position], "depends_on_id": needed, "created_at": now}
-                for position, (existing, batch) in enumerate(resolved)
-                for needed in sorted(existing | {ids[other] for other in batch})
-            ]
-            if edges:
-                connection.execute(insert(DEPENDENCIES), edges)
+            ids = self._insert(connection, drafts)
             rows = connection.execute(select_features().where(FEATURES.c.id.in_(ids))).mappings()
             by_id = {row["id"]: as_feature(row) for row in rows}
         return tuple(by_id[feature_id] for feature_id in ids)
+
+    def add_variants(self, draft: FeatureDraft, count: int) -> tuple[Feature, ...]:
+        """Add `count` features of the same task; each is a variant of the first, itself included.
+
+        Raises as `add_features` does; then none is added.
+        """
+        with self._changing_features() as connection:
+            ids = self._insert(connection, [draft] * count)
+            connection.execute(
+                update(FEATURES).where(FEATURES.c.id.in_(ids)).values(variant_of=ids[0])
+            )
+            return tuple(find_feature(connection, feature_id) for feature_id in ids)
 
     def check_features(self, drafts: Sequence[FeatureDraft]) -> None:
         """Raise what `add_features` would raise for them; nothing is added."""
@@ -301,6 +302,21 @@ class BacklogTables(OpenedDatabase):
             settle(connection, feature_id, outcome, self._time())
             return find_feature(connection, feature_id)
 
+    def _insert(self, connection: Connection, drafts: Sequence[FeatureDraft]) -> list[int]:
+        now = self._time()
+        resolved = dependencies.resolve(drafts, _names(connection))
+        added = insert(FEATURES).returning(FEATURES.c.id, sort_by_parameter_order=True)
+        values = [_draft_values(draft) | {"created_at": now} for draft in drafts]
+        ids = list(connection.scalars(added, values))
+        edges = [
+            {"feature_id": ids[position], "depends_on_id": needed, "created_at": now}
+            for position, (existing, batch) in enumerate(resolved)
+            for needed in sorted(existing | {ids[other] for other in batch})
+        ]
+        if edges:
+            connection.execute(insert(DEPENDENCIES), edges)
+        return ids
+
     def _update(self, connection: Connection, feature_id: int, **values: object) -> None:
         changed = connection.execute(
             update(FEATURES)
@@ -333,4 +349,7 @@ def _draft_values(draft: FeatureDraft) -> dict[str, object]:
         "category": clean(draft.category),
         "priority": draft.priority,
         "enabled": draft.enabled,
+        "backend": clean(draft.backend) or None,
+        "model": clean(draft.model) or None,
+        "base": clean(draft.base) or None,
     }

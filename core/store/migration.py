@@ -45,6 +45,11 @@ def migrate_predecessor(connection: Connection) -> None:
     release_orphans(connection)
 
 
+def add_what_to_run(connection: Connection) -> None:
+    """Bring a file of version 1 to version 2: a feature may name its backend, model and base."""
+    _add_columns(connection, FEATURES)
+
+
 def _add_columns(connection: Connection, table: Table) -> None:
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
     for column in table.c:

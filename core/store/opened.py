@@ -8,11 +8,11 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from autocoder.core.database import BUSY_TIMEOUT_S, open_database, readable, writable
-from autocoder.core.store.migration import migrate_predecessor
+from autocoder.core.store.migration import add_what_to_run, migrate_predecessor
 from autocoder.core.store.rows import time_text
 from autocoder.core.tables import PROJECT_TABLES
 
-VERSION = 1
+VERSION = 2
 
 
 class OpenedDatabase:
@@ -35,7 +35,7 @@ class OpenedDatabase:
             path,
             PROJECT_TABLES,
             version=VERSION,
-            migrations={0: migrate_predecessor},
+            migrations={0: migrate_predecessor, 1: add_what_to_run},
             busy_timeout_s=busy_timeout_s,
         )
         self._feature_changes = 0

@@ -22,6 +22,10 @@ class FeatureDraft:
     priority: int = 0
     """Higher is claimed first."""
     enabled: bool = True
+    backend: str = ""
+    """Empty: the project's. So too `model` and `base`."""
+    model: str = ""
+    base: str = ""
     depends_on: tuple[int | str, ...] = ()
     """Ids of features in the database; names of drafts added with this one, or of features."""
     after: tuple[int, ...] = ()

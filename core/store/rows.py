@@ -84,6 +84,10 @@ def as_feature(row: RowMapping) -> Feature:
         next_attempt_at=seconds(row["next_attempt_at"]),
         review_status=_text(row["review_status"]).removeprefix("PENDING"),
         agent_id=_text(row["assigned_agent_id"]),
+        backend=_text(row["backend"]),
+        model=_text(row["model"]),
+        base=_text(row["base"]),
+        variant_of=_number(row["variant_of"]) or None,
     )
 
 

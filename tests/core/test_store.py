@@ -105,6 +105,9 @@ def test_a_feature_comes_back_as_it_was_put_in(store: ProjectStore) -> None:
         category="functional",
         priority=7,
         enabled=False,
+        backend="codex",
+        model="gpt",
+        base="release",
     )
     (feature,) = store.add_features([draft])
 
@@ -116,9 +119,22 @@ def test_a_feature_comes_back_as_it_was_put_in(store: ProjectStore) -> None:
         category="functional",
         priority=7,
         enabled=False,
+        backend="codex",
+        model="gpt",
+        base="release",
     )
     assert store.feature(feature.id) == feature
     assert store.features() == (feature,)
+
+
+def test_variants_of_one_task_know_their_first(store: ProjectStore) -> None:
+    add(store, FeatureDraft("other"))
+
+    variants = store.add_variants(FeatureDraft("try", backend="claude"), 3)
+
+    assert [feature.variant_of for feature in variants] == [variants[0].id] * 3
+    assert {(feature.name, feature.backend) for feature in variants} == {("try", "claude")}
+    assert store.features()[1:] == variants
 
 
 def test_dependencies_are_named_by_position_by_name_and_by_id(store: ProjectStore) -> None:

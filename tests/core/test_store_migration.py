@@ -266,6 +266,27 @@ def test_a_copy_of_the_old_file_stays_beside_it(path: Path) -> None:
     assert names - {"agent_system.db-journal"} == {"agent_system.db", "agent_system.db.v0.bak"}
 
 
+def test_a_file_of_version_1_gains_what_features_are_to_run(path: Path) -> None:
+    store = ProjectStore(path)
+    store.add_features([FeatureDraft("old")])
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for column in ("backend", "model", "base", "variant_of"):
+            connection.execute(f"ALTER TABLE features DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    before = content(path)
+
+    store = ProjectStore(path)
+    (new,) = store.add_features([FeatureDraft("new", backend="codex", depends_on=("old",))])
+    (old, _) = store.features()
+    store.close()
+
+    assert (old.backend, old.model, old.base, old.variant_of) == ("", "", "", None)
+    assert new.backend == "codex"
+    assert content(path.with_name("agent_system.db.v1.bak")) == before
+
+
 def leave_wal_behind(path: Path) -> None:
     """As a program does that is killed: the last rows are in the WAL file only."""
     connection = sqlite3.connect(path)
