@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autocoder.core.backends import CLAUDE, CLAUDE_REMEDY, availability
+from autocoder.core.backends.choice import CLAUDE, CLAUDE_REMEDY, availability
 from autocoder.core.errors import AutocoderError, RefusedError
 from autocoder.core.events import Event, Outcome, Text, Usage
 from autocoder.core.mcp_servers import ServedAgent, mcp_servers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autocoder.core.answers import LocalAnswers
 from autocoder.core.attached import Attached
-from autocoder.core.backends import check_backend
+from autocoder.core.backends.choice import check_backend
 from autocoder.core.backlog import import_backlog
 from autocoder.core.control import Controlled, ControlServer, TcpWay
 from autocoder.core.demo import make_demo_project

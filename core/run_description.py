@@ -7,7 +7,7 @@ orchestrator for anything afterwards, so both outlive it.
 from pathlib import Path
 from typing import Any
 
-from autocoder.core.backends import (
+from autocoder.core.backends.choice import (
     backend_command,
     check_backend,
     describe_tools,

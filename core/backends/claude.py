@@ -47,6 +47,7 @@ from autocoder.core.events import (
 )
 from autocoder.core.mcp_server import Caller
 from autocoder.core.mcp_servers import FEATURES
+from autocoder.core.models import PortRange
 from autocoder.core.policy import Scope, refusal, refuse_path
 from autocoder.core.probe import descendants, local_kernel
 from autocoder.core.store import ProjectStore
@@ -250,7 +251,7 @@ def scope_of(run: Run) -> Scope:
     return Scope(
         api_port=run.api_port,
         web_port=run.web_port,
-        pools=run.pools,
+        pools=tuple(PortRange(*span) for span in run.pools),
         worktree=run.worktree,
         project_dir=run.project_dir,
         worktrees=worktrees if worktrees.name == f"{run.project_dir.name}-worktrees" else None,

@@ -11,7 +11,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -71,9 +70,9 @@ class Runner:
 
     def _exchange(self, invocation: Invocation) -> int:
         """Run the program once; its exit code, negative for a signal."""
-        with tempfile.TemporaryFile() as prompt:
-            prompt.write(invocation.stdin.encode("utf-8", "replace"))
-            prompt.seek(0)
+        given = self._run.folder / "stdin"
+        given.write_text(invocation.stdin, "utf-8", "replace")
+        with given.open("rb") as prompt:
             process = subprocess.Popen(
                 invocation.command,
                 stdin=prompt,

@@ -35,17 +35,19 @@ RESULT_LINES = 12
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)\Z", re.IGNORECASE)
 
 
+def secret_values(environ: Mapping[str, str]) -> list[str]:
+    """The values of credential variables, longest first."""
+    values = {
+        value
+        for name, value in environ.items()
+        if _SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET
+    }
+    return sorted(values, key=len, reverse=True)
+
+
 def concealer(environ: Mapping[str, str]) -> Callable[[str], str]:
     """What takes the values of credential variables out of a text."""
-    secrets = sorted(
-        {
-            value
-            for name, value in environ.items()
-            if _SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET
-        },
-        key=len,
-        reverse=True,
-    )
+    secrets = secret_values(environ)
     if not secrets:
         return str
     pattern = re.compile("|".join(map(re.escape, secrets)))

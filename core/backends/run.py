@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from autocoder.core.errors import UsageError
-from autocoder.core.models import PortRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,8 @@ class Run:
     budget_usd: float | None
     resume_id: str
     """Of an earlier agent's conversation in the same worktree; empty: a new one."""
-    pools: tuple[PortRange, ...]
+    pools: tuple[tuple[int, int], ...]
+    """Start and end, exclusive, of every range."""
     mcp_servers: Mapping[str, Mapping[str, Any]]
     api_port: int
     web_port: int
@@ -67,7 +67,7 @@ def read_run(path: Path, environ: Mapping[str, str]) -> Run:
             max_turns=int(described.get("turns") or 0) or None,
             budget_usd=float(described.get("budget_usd") or 0) or None,
             resume_id=str(described.get("resume_id") or ""),
-            pools=tuple(PortRange(*span) for span in fence.get("pools") or ()),
+            pools=tuple((int(start), int(end)) for start, end in fence.get("pools") or ()),
             mcp_servers=described.get("mcp_servers") or {},
             api_port=int(environ["AUTOCODER_API_PORT"]),
             web_port=int(environ["AUTOCODER_WEB_PORT"]),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocoder.core import telling
-from autocoder.core.backends import (
+from autocoder.core.backends.choice import (
     availability,
     backend_command,
     check_backend,
@@ -49,7 +50,13 @@ from autocoder.core.events import (
     last_progress,
 )
 from autocoder.core.mcp_servers import ServedAgent
-from autocoder.core.settings import BACKENDS, CommandBackend, LimitSettings, Settings
+from autocoder.core.settings import (
+    BACKENDS,
+    CommandBackend,
+    EnvSettings,
+    LimitSettings,
+    Settings,
+)
 from support.waiting import wait_until
 
 CODEX = """
@@ -240,6 +247,27 @@ def test_values_stay_one_argument_each() -> None:
     assert not uses_prompt(own("my-agent"))
     assert not uses_prompt(Settings(backend="scripted"))
     assert uses_prompt(Settings(backend="claude"))
+
+
+def test_an_own_command_is_run_as_it_is_unless_its_log_could_show_a_credential(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def command(settings: Settings) -> list[str]:
+        return backend_command(settings, Path("/run/run.json"), {})
+
+    for name in [name for name in os.environ if name.endswith(("KEY", "TOKEN", "SECRET"))]:
+        monkeypatch.delenv(name)
+    assert command(own("my-agent", "-x")) == ["my-agent", "-x"]
+    assert command(own("my-agent", parser="claude"))[0] == sys.executable
+    # The worker withholds it, so it can stand in no log.
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1234567890")
+    assert command(own("my-agent", "-x")) == ["my-agent", "-x"]
+    passed = replace(own("my-agent"), env=EnvSettings(pass_=("OPENAI_API_KEY",)))
+    assert command(passed)[0] == sys.executable
+    monkeypatch.setenv("DEPLOY_TOKEN", "abcdefghijkl")
+    assert command(own("my-agent", "-x"))[0] == sys.executable
+    dropped = replace(own("my-agent"), env=EnvSettings(drop=("DEPLOY_TOKEN",)))
+    assert command(dropped) == ["my-agent"]
 
 
 def test_a_backend_that_is_not_installed_is_refused_with_the_remedy(

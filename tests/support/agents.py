@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autocoder.core import agent_worker
-from autocoder.core.backends import backend_command
+from autocoder.core.backends.choice import backend_command
 from autocoder.core.events import EVENTS_FILE, Event, Progress, decode, last_progress
 from autocoder.core.mcp_servers import ServedAgent, mcp_servers
 from autocoder.core.settings import Settings
