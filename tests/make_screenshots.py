@@ -19,7 +19,7 @@ from autocoder.core.composition import make_demo, open_engine, open_questions
 from autocoder.core.models import AgentState, Listener, Snapshot
 from autocoder.core.settings import load_settings
 from autocoder.tui.app import Departure, Panel
-from autocoder.tui.render import problems
+from autocoder.tui.render_agents import problems
 
 FOLDER = Path(__file__).resolve().parent.parent / "screenshots"
 WIDE, SMALL = (140, 40), (80, 24)

@@ -41,7 +41,7 @@ from autocoder.tui.messages import (
 from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
 from autocoder.tui.preferences import Preferences, PreferencesWatch
 from autocoder.tui.question_thread import QuestionThread
-from autocoder.tui.render import problems
+from autocoder.tui.render_agents import problems
 from autocoder.tui.render_answers import NO_ANSWERS, error_page
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted

@@ -59,6 +59,13 @@ LISTENER: Final = {
     Listener.OWN: ("●", Tone.GOOD, "its own listener"),
     Listener.NONE: ("○", Tone.DIM, "nothing listens yet"),
     Listener.FOREIGN: ("✗", Tone.BAD, "a foreign listener"),
+    Listener.SWAPPED: ("⇄", Tone.BAD, "swapped: it and another agent listen on each other's ports"),
+}
+LISTENER_WORD: Final = {
+    Listener.OWN: "own",
+    Listener.NONE: "none yet",
+    Listener.FOREIGN: "foreign",
+    Listener.SWAPPED: "swapped",
 }
 SEVERITY: Final = {
     Severity.INFO: ("·", Tone.DIM),

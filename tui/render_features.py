@@ -2,8 +2,8 @@
 
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Feature, FeatureStatus
+from autocoder.tui.columns import NO_VALUE, Column
 from autocoder.tui.palette import BLOCKED, WAITING, Tone
-from autocoder.tui.render import NO_VALUE, Column
 from autocoder.tui.spans import Line, duration
 
 STATUS = {

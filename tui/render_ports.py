@@ -6,8 +6,8 @@ from pathlib import PurePath
 
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Lease, LeaseState, Listener, Role, Snapshot
-from autocoder.tui.palette import LISTENER, PROBLEM, Tone
-from autocoder.tui.render import NO_VALUE, Column
+from autocoder.tui.columns import NO_VALUE, Column
+from autocoder.tui.palette import LISTENER, LISTENER_WORD, PROBLEM, Tone
 from autocoder.tui.spans import Line, duration, joined
 
 LEASE_TONE = {
@@ -16,6 +16,8 @@ LEASE_TONE = {
     LeaseState.COOLING: Tone.DIM,
     LeaseState.QUARANTINED: Tone.WARN,
 }
+
+NOT_ITS_OWN = (Listener.FOREIGN, Listener.SWAPPED)
 
 
 def lease_key(lease: Lease) -> str:
@@ -31,9 +33,14 @@ def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lea
             return agent.api_listener if lease.role is Role.API else agent.web_listener
         return Listener.FOREIGN if lease.state is LeaseState.QUARANTINED else None
 
+    def is_wrong(lease: Lease) -> bool:
+        return lease.state is LeaseState.LEASED and listener_mark(lease) in NOT_ITS_OWN
+
     def port(lease: Lease, _now: float) -> Line:
-        wrong = lease.state is LeaseState.LEASED and listener_mark(lease) is Listener.FOREIGN
-        return ((f"{PROBLEM} " if wrong else "  ", Tone.WARN), (str(lease.port), Tone.STRONG))
+        return (
+            (f"{PROBLEM} " if is_wrong(lease) else "  ", Tone.WARN),
+            (str(lease.port), Tone.STRONG),
+        )
 
     def state(lease: Lease, now: float) -> Line:
         word: Line = ((lease.state.value, LEASE_TONE[lease.state]),)
@@ -53,8 +60,8 @@ def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lea
         if mark is None:
             return ((who, Tone.PLAIN),) if who else NO_VALUE
         glyph, tone, _ = LISTENER[mark]
-        short = {Listener.OWN: "own", Listener.NONE: "none yet", Listener.FOREIGN: "foreign"}[mark]
-        return ((f"{glyph} {short}", tone), (f"  {who}" if who else "", Tone.PLAIN))
+        said = f"{glyph} {LISTENER_WORD[mark]}"
+        return ((said, tone), (f"  {who}" if who else "", Tone.PLAIN))
 
     def since(lease: Lease, now: float) -> Line:
         return ((duration(now - (lease.leased_at or lease.changed_at)), Tone.DIM),)
@@ -64,7 +71,7 @@ def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lea
             return ((f"probed again in {duration(lease.due_at - now)}", Tone.DIM),)
         if lease.state is LeaseState.RELEASING:
             return (("free once nothing listens", Tone.DIM),)
-        if lease.state is LeaseState.LEASED and listener_mark(lease) is Listener.FOREIGN:
+        if is_wrong(lease):
             return (("⏎ goes to its agent", Tone.WARN),)
         return ()
 

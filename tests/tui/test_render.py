@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from autocoder.core.models import AgentState, Feature, FeatureStatus, Listener, Role
-from autocoder.tui import render
+from autocoder.tui import columns, render, render_agents, render_header
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import clip, duration, fit, plain, size, spread, width_of
 from support.attacks import ATTACKS, FORBIDDEN
@@ -51,7 +51,7 @@ def test_where_both_ends_do_not_fit_the_left_one_is_cut() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
 def test_the_header_fits_every_width_and_keeps_clock_and_trouble(width: int) -> None:
-    line = plain(render.title_line(a_busy_project(), NOW, width))
+    line = plain(render_header.title_line(a_busy_project(), NOW, width))
     assert cell_len(line) == width
     assert "⚠ 2" in line
     assert "14:13:20" in line
@@ -59,7 +59,7 @@ def test_the_header_fits_every_width_and_keeps_clock_and_trouble(width: int) -> 
 
 def test_columns_fall_away_by_worth_and_never_those_that_matter() -> None:
     names = [
-        [column.name for column, _ in render.columns_for(render.AGENT_COLUMNS, room, 2)]
+        [column.name for column, _ in columns.columns_for(render_agents.AGENT_COLUMNS, room, 2)]
         for room in (56, 76, 136, 196)
     ]
     for shown in names:
@@ -71,38 +71,38 @@ def test_columns_fall_away_by_worth_and_never_those_that_matter() -> None:
 
 def test_the_gauges_say_how_many_pairs_are_left() -> None:
     snapshot = a_snapshot(pools=(a_pool(Role.API, leased=97), a_pool(Role.WEB, leased=3)))
-    assert "1 pair left" in plain(render.pools_line(snapshot, 120))
+    assert "1 pair left" in plain(render_header.pools_line(snapshot, 120))
 
 
 def test_an_exhausted_pool_is_said_in_the_tone_of_trouble() -> None:
     snapshot = a_snapshot(pools=(a_pool(Role.API, leased=98), a_pool(Role.WEB, leased=98)))
-    line = render.pools_line(snapshot, 120)
+    line = render_header.pools_line(snapshot, 120)
     assert ("0 pairs left", Tone.BAD) in line
 
 
 def test_a_crash_counts_as_trouble_until_somebody_works_on_its_feature() -> None:
     crashed = an_ended(1, AgentState.CRASHED, "killed", 9)
-    assert render.problems(a_snapshot(crashed)) == (crashed,)
+    assert render_agents.problems(a_snapshot(crashed)) == (crashed,)
     retry = replace(an_agent(2), feature_id=1)
-    assert render.problems(a_snapshot(retry, crashed)) == ()
+    assert render_agents.problems(a_snapshot(retry, crashed)) == ()
 
 
 def test_a_crash_counts_no_more_once_its_feature_is_done() -> None:
     crashed = an_ended(1, AgentState.CRASHED, "killed", 9)
     later = replace(an_ended(2, AgentState.COMPLETED, "merged", 3), feature_id=1)
-    assert render.problems(a_snapshot(later, crashed)) == ()
+    assert render_agents.problems(a_snapshot(later, crashed)) == ()
     done = Feature(id=1, name="x", status=FeatureStatus.DONE)
-    assert render.problems(a_snapshot(crashed, backlog=(done,))) == ()
+    assert render_agents.problems(a_snapshot(crashed, backlog=(done,))) == ()
 
 
 def test_each_listener_has_its_own_mark() -> None:
     marks = {
         plain(column.cell(replace(an_agent(1), api_listener=listener), NOW))
         for listener in Listener
-        for column in render.AGENT_COLUMNS
+        for column in render_agents.AGENT_COLUMNS
         if column.name == "api"
     }
-    assert marks == {"5000 ●", "5000 ○", "5000 ✗"}
+    assert marks == {"5000 ●", "5000 ○", "5000 ✗", "5000 ⇄"}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -119,9 +119,11 @@ def test_no_field_of_an_agent_carries_an_attack_into_the_grid(name: str) -> None
         problem=bad,
         last_line=bad,
     )
-    said = "".join(plain(column.cell(agent, NOW)) for column in render.AGENT_COLUMNS)
+    said = "".join(plain(column.cell(agent, NOW)) for column in render_agents.AGENT_COLUMNS)
     said += plain(render.log_title(agent, 200))
     said += "".join(map(plain, render.target_lines((agent,))))
-    said += plain(render.title_line(a_snapshot(project=bad, base=bad, base_commit=bad), NOW, 200))
+    said += plain(
+        render_header.title_line(a_snapshot(project=bad, base=bad, base_commit=bad), NOW, 200)
+    )
     assert not [sequence for sequence in FORBIDDEN if sequence in said]
     assert not [char for char in said if ord(char) < 32 or 0x7F <= ord(char) < 0xA0]

@@ -6,7 +6,7 @@ from typing import Any
 from textual.app import App, ComposeResult
 
 from autocoder.core.models import Agent
-from autocoder.tui import render
+from autocoder.tui import render_agents
 from autocoder.tui.palette import THEMES, Tone
 from autocoder.tui.widgets.table import Table
 from support.snapshots import NOW, an_agent
@@ -25,7 +25,7 @@ class Host(App[None]):
 
     def __init__(self, clock: Callable[[], float] = lambda: NOW) -> None:
         super().__init__()
-        self.table = Counting(render.AGENT_COLUMNS, lambda agent: agent.agent_id, clock)
+        self.table = Counting(render_agents.AGENT_COLUMNS, lambda agent: agent.agent_id, clock)
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = THEMES[0].name

@@ -16,7 +16,7 @@ from textual.reactive import reactive
 from textual.widgets import Input
 
 from autocoder.core.models import Agent, Snapshot
-from autocoder.tui import keys, render
+from autocoder.tui import keys, render, render_agents
 from autocoder.tui.palette import Tone
 from autocoder.tui.query import Query, parse
 from autocoder.tui.screens.beside import Beside
@@ -55,7 +55,7 @@ class MainScreen(Wishes, Looking, Beside):
         yield Header(self._clock, self._project).data_bind(MainScreen.snapshot)
         yield Rule(id="grid-rule")
         yield Table[Agent](
-            render.AGENT_COLUMNS, lambda agent: agent.agent_id, self._clock, id="grid"
+            render_agents.AGENT_COLUMNS, lambda agent: agent.agent_id, self._clock, id="grid"
         )
         yield Rule(id="log-rule")
         yield LogPane(id="log")
@@ -102,7 +102,7 @@ class MainScreen(Wishes, Looking, Beside):
         if self.snapshot is None:
             return
         snapshot = self.snapshot
-        agents = render.problems(snapshot) if self.only_problems else snapshot.agents
+        agents = render_agents.problems(snapshot) if self.only_problems else snapshot.agents
         filtered = bool(self.filter.terms)
         shown = [agent for agent in agents if self.filter.holds(agent)] if filtered else agents
         grid = self.grid
@@ -241,7 +241,7 @@ class MainScreen(Wishes, Looking, Beside):
     def action_next_problem(self) -> None:
         if self.snapshot is None:
             return
-        wrong = {agent.agent_id for agent in render.problems(self.snapshot)}
+        wrong = {agent.agent_id for agent in render_agents.problems(self.snapshot)}
         ids = [agent.agent_id for agent in self.grid.rows]
         here = ids.index(self.grid.cursor_key) + 1 if self.grid.cursor_key in ids else 0
         for agent_id in ids[here:] + ids[:here]:

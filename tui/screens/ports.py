@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from autocoder.core.commands import ExpandPool
 from autocoder.core.models import Agent, Lease, Snapshot
-from autocoder.tui import render, render_ports
+from autocoder.tui import render_header, render_ports
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
 from autocoder.tui.screens.expand import ExpandScreen
@@ -74,7 +74,7 @@ class PortsScreen(Screen[str | None]):
         self._holders = {agent.agent_id: agent for agent in snapshot.agents if agent.live}
         host = os.uname().nodename
         self.query_one("#title", TextLines).lines = (render_ports.ports_title(snapshot, host),)
-        gauges = render.pools_line(snapshot, self.app.size.width)
+        gauges = render_header.pools_line(snapshot, self.app.size.width)
         self.query_one("#gauges", TextLines).lines = (gauges,)
         self._show()
 

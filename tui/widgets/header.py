@@ -6,7 +6,7 @@ from textual import events
 from textual.reactive import reactive
 
 from autocoder.core.models import Snapshot
-from autocoder.tui import render
+from autocoder.tui import render_header
 from autocoder.tui.palette import Tone
 from autocoder.tui.widgets.painted import TextLines
 
@@ -33,10 +33,10 @@ class Header(TextLines):
         """Say again what is true now."""
         width = self.size.width
         if self.snapshot is None:
-            waiting = render.waiting_line(self._project, self._clock(), width)
+            waiting = render_header.waiting_line(self._project, self._clock(), width)
             self.lines = (waiting, ((" reading the project and the ledger …", Tone.DIM),))
             return
         self.lines = (
-            render.title_line(self.snapshot, self._clock(), width),
-            render.pools_line(self.snapshot, width),
+            render_header.title_line(self.snapshot, self._clock(), width),
+            render_header.pools_line(self.snapshot, width),
         )

@@ -18,7 +18,7 @@ from autocoder.core.models import Agent
 from autocoder.tui.log_reader import LogReader
 from autocoder.tui.palette import CURSOR, Tone, state_of
 from autocoder.tui.spans import Line, fit
-from autocoder.tui.widgets.log_pane import inked, painted_row
+from autocoder.tui.widgets.log_rows import inked, painted_row
 from autocoder.tui.widgets.painted import Painted
 
 FRAME_S = 0.125

@@ -15,8 +15,8 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from autocoder.tui.columns import Column, Row, columns_for
 from autocoder.tui.palette import CURSOR, MARKED, Tone
-from autocoder.tui.render import Column, Row, columns_for
 from autocoder.tui.spans import Line, fit, joined, plain, width_of
 from autocoder.tui.widgets.painted import Painted
 
