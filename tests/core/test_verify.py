@@ -464,3 +464,40 @@ def test_what_nothing_has_tested_waits_to_be_asked_where_tests_are_required(
         assert "nothing has tested it" in closed.merge.reason
         git(bench.project, "checkout", "--", "autocoder.toml")
         assert isinstance(bench.close(finish, asked=True).merge, Merged)
+
+
+def test_a_branch_lands_on_the_base_it_was_made_for(bench: Bench) -> None:
+    """Two bases are two trains: neither is tested with what the other got."""
+    before = bench.repository.base_commit()
+    git(bench.project, "branch", "release")
+    commands = 'commands = ["test -f release-only"]'
+    released = bench.repository.add("a-0", "feat/0-x", "release")
+    commit(released, {"release-only": "", "autocoder.toml": f"[verify]\n{commands}\n"})
+    bench.repository.on("release").merge("feat/0-x")
+    for_main = bench.finished("for-main")
+    for_release = bench.finished("for-release")
+    git(for_release.worktree, "rebase", "--quiet", "release")
+
+    closed = bench.close(dataclasses.replace(for_release, base="release"))
+
+    assert isinstance(closed.verification, Passed)
+    assert closed.verification.commands == ("test -f release-only",)
+    assert isinstance(closed.merge, Merged)
+    assert bench.repository.on("release").base_file("for-release") is not None
+    assert bench.repository.base_commit() == before
+    assert isinstance(bench.close(for_main).merge, Merged)
+    assert bench.base_has("for-main")
+    assert not bench.base_has("for-release")
+
+
+def test_a_variant_is_tested_and_waits_to_be_asked(bench: Bench) -> None:
+    finish = dataclasses.replace(bench.finished("new"), on_request=True)
+
+    closed = bench.close(finish)
+    assert isinstance(closed.verification, Passed)
+    assert isinstance(closed.merge, ReadyToMerge)
+    assert "variants" in closed.merge.reason
+    assert not bench.base_has("new")
+
+    assert isinstance(bench.close(finish, asked=True).merge, Merged)
+    assert bench.base_has("new")
