@@ -17,6 +17,11 @@ class AutocoderError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def said(self) -> str:
+        """The message and its remedy, as one line."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
     def as_dict(self) -> dict[str, object]:
         """The shape scripts get on stderr with `--json`."""
         return {"error": type(self).__name__, "message": self.message, "hint": self.hint}

@@ -112,6 +112,15 @@ def run_folder(project_dir: Path, agent_id: str, part: str = "") -> Path:
     return project_dir / ".autocoder" / "agents" / agent_id / part
 
 
+def read_run(project_dir: Path, agent_id: str) -> dict[str, Any] | None:
+    """What the agent's worker was told; None where it was never told anything."""
+    try:
+        run = json.loads((run_folder(project_dir, agent_id) / "run.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) else None
+
+
 class LocalLauncher:
     """Workers as processes of this host."""
 

@@ -29,6 +29,9 @@ ENDED_SEARCHED = 500
 
 TIDIED_AT_START = 50
 
+READY_MERGE_S = 5.0
+"""How often a finished branch that could not be merged is tried again."""
+
 
 class Upkeep:
     """The chores of one project; called from the orchestrator's thread."""
@@ -58,6 +61,7 @@ class Upkeep:
         self._tidying: dict[str, Future[bool]] = {}
         self._merging: dict[int, Future[Closed]] = {}
         self._dirty: tuple[str, Future[int]] | None = None
+        self._merged_at = float("-inf")
         self._turn = 0
         self._base: Future[str] | None = None
         self.base_commit = ""
@@ -114,6 +118,21 @@ class Upkeep:
         return True
 
     # ------------------------------------------------------------------ merging late
+
+    def merge_waiting(self) -> None:
+        """Try a finished branch again that could not be merged, one at a time.
+
+        Raises:
+            AutocoderError: the next is tried a while later.
+        """
+        now = time.monotonic()
+        if self._settings.merge != "auto" or now - self._merged_at < READY_MERGE_S:
+            return
+        self._merged_at = now
+        for feature in self._store.features():
+            if feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED":
+                self.merge(feature, asked=False)
+                return
 
     def merge(self, feature: Feature, *, asked: bool) -> None:
         """Try again to merge a finished feature's branch; the outcome comes as a notice.

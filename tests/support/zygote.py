@@ -7,6 +7,7 @@ a program it reads commands from stdin, one JSON list a line.
 import base64
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ from typing import Any
 from autocoder.core.commands import Command
 from autocoder.core.composition import open_engine
 from autocoder.core.errors import AutocoderError
+from autocoder.core.launcher import LocalLauncher
 from autocoder.core.models import Snapshot
+from autocoder.core.ports import PortAllocator
 from autocoder.core.settings import Settings
+from autocoder.core.store import ProjectStore
+from autocoder.core.worktrees import Repository
 from support.fleets import Project
 from support.waiting import wait_until
 
@@ -156,35 +161,36 @@ def _plain(settings: Settings) -> dict[str, Any]:
     }
 
 
-class CrashPoint:
-    """A collaborator of the orchestrator that kills the process before or after one call.
+COLLABORATORS: dict[str, type] = {
+    "store": ProjectStore,
+    "allocator": PortAllocator,
+    "launcher": LocalLauncher,
+    "repository": Repository,
+}
+
+
+def _crash(place: str, when: str, turn: int) -> None:
+    """Let this process be killed before or after one call of a collaborator's method.
 
     `place` is `<collaborator>.<method>`; `when` is before or after; the `turn`-th call
     of it counts, from 1. Every write the orchestrator makes is such a call, so these
     are all the places where an end can leave something half done.
     """
+    name, _, method = place.partition(".")
+    owner = COLLABORATORS[name]
+    intended = getattr(owner, method)
+    calls = itertools.count(1)
 
-    def __init__(self, inner: Any, method: str, when: str, turn: int) -> None:
-        self._inner = inner
-        self._method = method
-        self._when = when
-        self._left = turn
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        last = next(calls) == turn
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = intended(*args, **kwargs)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._deadly(found) if name == self._method else found
-
-    def _deadly(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._left -= 1
-            if self._left == 0 and self._when == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            answer = method(*args, **kwargs)
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
-
-        return call
+    setattr(owner, method, deadly)
 
 
 def _orchestrate(project_dir: str, given: str, snapshots: str, crash: list[Any] | None) -> None:
@@ -193,12 +199,7 @@ def _orchestrate(project_dir: str, given: str, snapshots: str, crash: list[Any] 
     for command in commands:
         engine.submit(command)
     if crash is not None:
-        place, when, turn = crash
-        name, _, method = place.partition(".")
-        for owner in (engine, engine._fleet, engine._upkeep, engine._verifier):
-            if hasattr(owner, f"_{name}"):
-                point = CrashPoint(getattr(owner, f"_{name}"), method, when, turn)
-                setattr(owner, f"_{name}", point)
+        _crash(*crash)
     partial = Path(snapshots + ".tmp")
 
     def publish(snapshot: object) -> None:

@@ -1,0 +1,100 @@
+"""The leases of this project's agents: taken before an agent is, given back after it.
+
+A lease that cannot be given back now, because its ledger is locked or full, is owed
+and given back later: an agent's end never waits for the ledger.
+"""
+
+import os
+from collections.abc import Collection
+
+from autocoder.core.errors import DatabaseError, RefusedError
+from autocoder.core.launcher import WorkerProcess
+from autocoder.core.live_agents import Tally
+from autocoder.core.models import Holder, LeaseState, PortPair, Severity
+from autocoder.core.notices import Notices
+from autocoder.core.ports import PortAllocator
+from autocoder.core.probe import Kernel
+
+
+class AgentLeases:
+    def __init__(
+        self,
+        project: str,
+        *,
+        allocator: PortAllocator,
+        kernel: Kernel,
+        notices: Notices,
+        tally: Tally,
+    ) -> None:
+        self._project = project
+        self._allocator = allocator
+        self._kernel = kernel
+        self._notices = notices
+        self._tally = tally
+        self._owed: dict[str, int] = {}
+        """Leases still to be given back: agent id and epoch."""
+
+    @property
+    def owed(self) -> bool:
+        return bool(self._owed)
+
+    def grant(self, agent_id: str) -> PortPair:
+        """A pair for an agent that is about to be.
+
+        Raises:
+            PoolExhausted: no pair is free.
+            DatabaseError: nothing has changed.
+        """
+        pid = os.getpid()
+        # Until its worker runs, an agent's lease stands and falls with this process.
+        holder = Holder(agent_id, self._project, pid, self._kernel.start_ticks(pid))
+        pair = self._allocator.lease(holder)
+        self._tally.leases_granted += 1
+        return pair
+
+    def confirm(self, worker: WorkerProcess, epoch: int) -> None:
+        """From now on the lease stands and falls with the worker.
+
+        Raises:
+            DatabaseError: it does not yet; ask again.
+        """
+        try:
+            holder = Holder(worker.agent_id, self._project, worker.pid, worker.start)
+            self._allocator.confirm(holder, epoch)
+        except DatabaseError:
+            raise
+        except RefusedError as error:
+            # A ledger that was lost: it is told of live workers again by its repair.
+            self._notices.say(Severity.WARNING, worker.agent_id, error.message)
+
+    def epoch_of(self, agent_id: str) -> int:
+        """0 where it holds no lease."""
+        leases = self._allocator.leases()
+        return max((lease.epoch for lease in leases if lease.holder == agent_id), default=0)
+
+    def release(self, agent_id: str, epoch: int) -> None:
+        """Give the pair back, now or at one of the next `give_back`."""
+        self._owed[agent_id] = epoch
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back what is owed; what a ledger refuses now is tried again."""
+        for agent_id, epoch in tuple(self._owed.items()):
+            try:
+                self._allocator.release(agent_id, self._project, epoch=epoch)
+            except DatabaseError as error:
+                self._notices.stand(Severity.ERROR, "ledger", error.said)
+                return
+            except RefusedError as error:
+                # Granted anew meanwhile, so no longer this agent's to give back.
+                self._notices.say(Severity.WARNING, agent_id, error.message)
+            del self._owed[agent_id]
+            self._tally.leases_released += 1
+        self._notices.settled("ledger")
+
+    def release_unheld(self, held: Collection[str]) -> None:
+        """Give back what an orchestrator leased and did not live to give to an agent."""
+        for lease in self._allocator.leases():
+            ours = lease.project == self._project and lease.state is LeaseState.LEASED
+            if ours and lease.holder not in held:
+                self._allocator.release(lease.holder, self._project, epoch=lease.epoch)

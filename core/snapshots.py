@@ -1,0 +1,190 @@
+"""What is true after a tick, put together for the front ends, and what a run did."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from autocoder.core.fleet import Fleet
+from autocoder.core.live_agents import LiveAgent, Stage, Tally
+from autocoder.core.models import (
+    Agent,
+    Feature,
+    FeatureCounts,
+    FeatureStatus,
+    Lease,
+    RecoveryPlan,
+    RunReport,
+    Snapshot,
+)
+from autocoder.core.notices import Notices
+from autocoder.core.observer import Observation
+from autocoder.core.ports import PortAllocator
+from autocoder.core.recovery import recovery_plan
+from autocoder.core.settings import Settings
+from autocoder.core.store import AgentRecord, ProjectStore
+from autocoder.core.upkeep import Upkeep
+from autocoder.core.verify import Verifier
+from autocoder.core.worktrees import Repository
+
+ENDED_SHOWN = 500
+
+SHOWN_BEAT_S = 2.0
+"""Heartbeats are shown to this accuracy, so that a silent fleet is an equal snapshot."""
+
+
+class Snapshots:
+    """Reads, and changes nothing; ended agents are read again only when one more has ended."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        project_dir: Path,
+        settings: Settings,
+        repository: Repository,
+        store: ProjectStore,
+        allocator: PortAllocator,
+        notices: Notices,
+        upkeep: Upkeep,
+        verifier: Verifier,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._fleet = fleet
+        self._project_dir = project_dir
+        self._settings = settings
+        self._repository = repository
+        self._store = store
+        self._allocator = allocator
+        self._notices = notices
+        self._upkeep = upkeep
+        self._verifier = verifier
+        self._now = now
+        self._started = time.monotonic()
+        self._history: tuple[AgentRecord, ...] = ()
+        self._ended: tuple[Agent, ...] = ()
+        self._history_of: tuple[Tally, int] | None = None
+
+    def take(
+        self, observations: Mapping[str, Observation], *, paused: bool, finished: bool
+    ) -> Snapshot:
+        """Raises `DatabaseError`."""
+        features, leases = self._store.features(), self._allocator.leases()
+        self._read_history()
+        live = tuple(
+            self._live_agent(agent, observations.get(agent.agent_id, Observation()))
+            for agent in self._fleet
+        )
+        return Snapshot(
+            taken_at=self._now(),
+            project=self._project_dir.name,
+            project_dir=str(self._project_dir),
+            base=self._repository.base,
+            base_commit=self._upkeep.base_commit,
+            parallel=self._settings.parallel,
+            paused=paused,
+            finished=finished,
+            features=count_features(features),
+            backlog=features,
+            agents=live + self._ended,
+            pools=self._allocator.status().pools,
+            leases=leases,
+            notices=self._notices.all(),
+            recovery=self._recovery(features, leases),
+        )
+
+    def recovery(self) -> RecoveryPlan:
+        """What there is to recover now. Raises `DatabaseError`."""
+        self._read_history()
+        return self._recovery(self._store.features(), self._allocator.leases())
+
+    def report(self) -> RunReport:
+        """What this orchestrator did since it started. Raises `DatabaseError`."""
+        counts, tally = count_features(self._store.features()), self._fleet.tally
+        return RunReport(
+            features_total=counts.total,
+            features_done=counts.done,
+            features_blocked=counts.blocked,
+            features_pending=counts.pending + counts.in_progress,
+            spawned=tally.spawned,
+            adopted=tally.adopted,
+            live=len(self._fleet),
+            completed=tally.completed,
+            failed=tally.failed,
+            crashed=tally.crashed,
+            killed=tally.killed,
+            leases_granted=tally.leases_granted,
+            leases_released=tally.leases_released,
+            eaddrinuse=tally.eaddrinuse,
+            notices=self._notices.all(),
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _read_history(self) -> None:
+        history_of = (replace(self._fleet.tally), self._upkeep.tidied)
+        if self._history_of != history_of:
+            self._history = self._store.history(ENDED_SHOWN)
+            self._ended = tuple(record.as_agent() for record in self._history)
+            self._history_of = history_of
+
+    def _recovery(self, features: tuple[Feature, ...], leases: tuple[Lease, ...]) -> RecoveryPlan:
+        return recovery_plan(
+            project=str(self._project_dir),
+            live={live.agent_id for live in self._fleet},
+            strays=self._fleet.strays,
+            under_way=self._fleet.to_recover,
+            history=self._history,
+            features=features,
+            leases=leases,
+            own_pid=os.getpid(),
+        )
+
+    def _live_agent(self, live: LiveAgent, seen: Observation) -> Agent:
+        record = live.record
+        step = {
+            Stage.PREPARING: "git worktree add",
+            Stage.CLOSING: self._verifier.step(live.agent_id) or "its end is settled",
+        }.get(live.stage, "")
+        return Agent(
+            agent_id=record.agent_id,
+            state=record.state,
+            feature_id=live.feature.id,
+            feature=live.feature.name,
+            backend=record.backend,
+            worktree_path="" if live.stage is Stage.PREPARING else record.worktree_path,
+            branch=record.branch,
+            pid=live.worker.pid if live.worker else None,
+            pid_start=live.worker.start if live.worker else None,
+            api_port=record.api_port,
+            web_port=record.web_port,
+            api_listener=seen.api_listener,
+            web_listener=seen.web_listener,
+            cpu_percent=seen.cpu_percent,
+            memory_bytes=seen.memory_bytes,
+            processes=seen.processes,
+            dirty_files=self._upkeep.dirty_files.get(record.agent_id, 0),
+            started_at=record.started_at,
+            last_ping=(
+                None if live.last_beat is None else live.last_beat // SHOWN_BEAT_S * SHOWN_BEAT_S
+            ),
+            last_line=step or seen.last_line,
+            log_path=record.log_path,
+            problem=live.problem or seen.problem,
+        )
+
+
+def count_features(features: tuple[Feature, ...]) -> FeatureCounts:
+    by_status = dict.fromkeys(FeatureStatus, 0)
+    ready = 0
+    for feature in features:
+        by_status[feature.status] += 1
+        ready += feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED"
+    return FeatureCounts(
+        total=len(features),
+        done=by_status[FeatureStatus.DONE],
+        in_progress=by_status[FeatureStatus.IN_PROGRESS],
+        pending=by_status[FeatureStatus.PENDING],
+        blocked=by_status[FeatureStatus.BLOCKED],
+        ready_to_merge=ready,
+    )

@@ -1,0 +1,195 @@
+"""How an agent begins: lease, row and claim, worktree, worker.
+
+Intent is written before the deed: lease, then row and claim in one transaction,
+then worktree, then worker, so that a crash at any point leaves something that
+`adoption` can tell apart. Git makes the worktree in a thread of its own; every
+other step is the orchestrator's thread's.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from autocoder.core.agent_leases import AgentLeases
+from autocoder.core.errors import AutocoderError, RefusedError
+from autocoder.core.git_threads import GitThreads
+from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
+from autocoder.core.lifecycle import Verdict
+from autocoder.core.live_agents import LiveAgent, LiveAgents, Prepared, Stage
+from autocoder.core.logs import log_path
+from autocoder.core.models import AgentState, Feature
+from autocoder.core.ports import PortAllocator
+from autocoder.core.probe import Kernel
+from autocoder.core.run_description import MAX_ITERATIONS, describe_run
+from autocoder.core.settings import Settings
+from autocoder.core.store import AgentRecord, NewAgent, ProjectStore
+from autocoder.core.worktrees import Repository
+
+
+class Spawning:
+    def __init__(
+        self,
+        agents: LiveAgents,
+        leases: AgentLeases,
+        *,
+        project_dir: Path,
+        settings: Settings,
+        repository: Repository,
+        store: ProjectStore,
+        allocator: PortAllocator,
+        launcher: Launcher,
+        kernel: Kernel,
+        git: GitThreads,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._agents = agents
+        self._leases = leases
+        self._project_dir = project_dir
+        self._settings = settings
+        self._repository = repository
+        self._store = store
+        self._allocator = allocator
+        self._launcher = launcher
+        self._kernel = kernel
+        self._git = git
+        self._now = now
+
+    def spawn(
+        self, feature: Feature, *, requested: bool = False, source: AgentRecord | None = None
+    ) -> bool:
+        """Lease, claim and start; False when the feature was claimed by somebody else.
+
+        `source` is an ended agent whose worktree and branch are gone on with. The
+        worker runs once git has made the worktree, some ticks later.
+
+        Raises:
+            PoolExhausted: no pair is free; nothing has changed.
+            AutocoderError: nothing has changed, or the lease is released again.
+        """
+        goes_on = (
+            source if source and Path(source.worktree_path or "/nonexistent").is_dir() else None
+        )
+        agent_id = self._store.free_agent_id(self._is_known)
+        branch = (
+            goes_on.branch if goes_on else self._repository.branch_name(feature.id, feature.name)
+        )
+        worktree = (
+            goes_on.worktree_path if goes_on else str(self._repository.worktrees_dir / agent_id)
+        )
+        pair = self._leases.grant(agent_id)
+        try:
+            claimed = self._store.claim(
+                feature.id,
+                NewAgent(
+                    agent_id=agent_id,
+                    api_port=pair.api_port,
+                    web_port=pair.web_port,
+                    epoch=pair.epoch,
+                    branch=branch,
+                    backend=self._settings.backend,
+                    worktree_path=worktree,
+                    log_path=str(log_path(self._project_dir, agent_id)),
+                ),
+                requested=requested,
+            )
+            record = self._store.agent(agent_id) if claimed else None
+        except AutocoderError:
+            self._leases.release(agent_id, pair.epoch)
+            raise
+        if record is None:
+            self._leases.release(agent_id, pair.epoch)
+            return False
+        live = LiveAgent(record, feature, Stage.PREPARING)
+        self._agents.add(live)
+        self._agents.tally.spawned += 1
+        live.preparing = self._git.submit(
+            lambda: self._prepare(record, feature.branch_name, made=goes_on is not None)
+        )
+        if goes_on:
+            self._store.set_worktree(goes_on.agent_id, "")
+        return True
+
+    def advance(self, live: LiveAgent) -> Verdict | None:
+        """Start the worker once the worktree is made; why there will be none, where so."""
+        if live.preparing is None or not live.preparing.done():
+            return None
+        failure = live.preparing.exception()
+        if failure is None and live.asked is None:
+            try:
+                self._start_worker(live, live.preparing.result())
+                return None
+            except (RefusedError, OSError) as error:
+                failure = error
+        if failure is None:
+            return Verdict(AgentState.KILLED, "stopped before it started", counted=False)
+        if isinstance(failure, AutocoderError):
+            said = failure.message
+        elif isinstance(failure, OSError):
+            said = f"{failure.filename or 'system call'}: {failure.strerror}"
+        else:
+            raise failure
+        return Verdict(AgentState.FAILED, f"not started: {said}", "infrastructure", counted=False)
+
+    def record(self, live: LiveAgent, worker: WorkerProcess) -> None:
+        """Let row and lease name the worker.
+
+        Raises:
+            DatabaseError: the worker goes on; the next tick tries again.
+        """
+        boot_id = self._kernel.identity.boot_id
+        self._store.set_worker(
+            live.agent_id,
+            pid=worker.pid,
+            pid_start=worker.start,
+            boot_id=boot_id,
+            create_time=self._now(),
+        )
+        live.record = replace(live.record, pid=worker.pid, pid_start=worker.start, boot_id=boot_id)
+        self._leases.confirm(worker, live.pair.epoch)
+        live.recorded = True
+
+    def _is_known(self, agent_id: str) -> bool:
+        return agent_id in self._agents or run_folder(self._project_dir, agent_id).exists()
+
+    def _prepare(self, record: AgentRecord, earlier: str, *, made: bool) -> Prepared:
+        """In a git thread: a worktree of its branch, from an earlier attempt's commits if any."""
+        repository = self._repository
+        start = repository.base_commit()
+        if made:
+            path = Path(record.worktree_path)
+            repository.remove_stale_locks(path)
+            return Prepared(path, start)
+        source = start
+        if earlier and earlier != record.branch and repository.commits_ahead(earlier):
+            source = earlier
+        return Prepared(repository.add(record.agent_id, record.branch, source), start)
+
+    def _start_worker(self, live: LiveAgent, prepared: Prepared) -> None:
+        """Raises `RefusedError` or `OSError`: no worker runs."""
+        record = live.record
+        run = describe_run(
+            project_dir=self._project_dir,
+            settings=self._settings,
+            record=record,
+            feature=live.feature,
+            pair=live.pair,
+            worktree=prepared.worktree,
+            base=self._repository.base,
+            start_commit=prepared.start_commit,
+            pools=self._allocator.status().pools,
+        )
+        live.worker = self._launcher.start(
+            WorkerSpec(
+                agent_id=record.agent_id,
+                feature_id=live.feature.id,
+                backend=record.backend,
+                worktree=prepared.worktree,
+                pair=live.pair,
+                model=self._settings.model,
+                max_iterations=MAX_ITERATIONS,
+                run=run,
+            )
+        )
+        live.stage = Stage.RUNNING
+        live.recorded = False
