@@ -5,6 +5,7 @@ worktrees beside the project, and a branch reaches base without touching a
 checkout unless that checkout is clean and on base.
 """
 
+from autocoder.core.worktrees.cleaning import Cleaned, clean_up, why_kept
 from autocoder.core.worktrees.merging import (
     Candidate,
     Conflict,
@@ -18,12 +19,15 @@ from autocoder.core.worktrees.surveying import survey
 
 __all__ = [
     "Candidate",
+    "Cleaned",
     "Conflict",
     "MergeResult",
     "Merged",
     "ReadyToMerge",
     "Repository",
     "Worktree",
+    "clean_up",
     "open_repository",
     "survey",
+    "why_kept",
 ]

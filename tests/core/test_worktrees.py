@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import GitError, ProjectError, RefusedError
-from autocoder.core.worktrees import Repository, open_repository, survey
+from autocoder.core.worktrees import Repository, clean_up, open_repository, survey
 from autocoder.core.worktrees.git import Git
 from autocoder.core.worktrees.lock import RepositoryLock
 from support.repositories import commit, git, make_repository, write
@@ -702,3 +702,46 @@ def test_another_base_shares_the_repository_and_leaves_it_as_it_was(
 
     assert git(repository.path, "rev-parse", "release") != before
     assert repository.base_commit() == before
+
+
+def test_a_clean_up_removes_what_is_merged_and_says_why_the_rest_stays(
+    repository: Repository,
+) -> None:
+    done, dirty, unmerged, lived_in = (
+        worktree(repository, f"a-000{n}", f"feat/{n}-x") for n in range(1, 5)
+    )
+    commit(done, {"done.txt": "1"})
+    repository.merge("feat/1-x")
+    write(dirty, {"new.txt": "1"})
+    commit(unmerged, {"new.txt": "1"})
+    ids = ["a-0001", "a-0002", "a-0003", "a-0004", "nobody"]
+
+    cleaned = clean_up(repository, ids, {str(lived_in)})
+
+    assert {each.agent_id: each.kept for each in cleaned} == {
+        "a-0001": "",
+        "a-0002": "it has 1 uncommitted file",
+        "a-0003": "main has not got all its commits",
+        "a-0004": "an agent works in it",
+        "nobody": "there is no worktree of that name",
+    }
+    assert [tree.exists() for tree in (done, dirty, unmerged, lived_in)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert "feat/1-x" not in repository.branches()
+    assert {"feat/2-x", "feat/3-x", "feat/4-x"} <= set(repository.branches())
+
+
+def test_a_clean_up_never_touches_a_worktree_of_the_users(
+    repository: Repository, project: Path
+) -> None:
+    theirs = repository.worktrees_dir / "theirs"
+    git(project, "worktree", "add", "--quiet", str(theirs), "-b", "theirs")
+
+    (cleaned,) = clean_up(repository, ["theirs"], ())
+
+    assert cleaned.kept
+    assert theirs.is_dir()
