@@ -18,6 +18,9 @@ from typing import Any
 EVENTS_FILE = "events.jsonl"
 TEXT_LIMIT = 2000
 """Characters of a text or detail; the human log has all of it."""
+LARGEST_NUMBER = 1 << 53
+READ_AT_ONCE = 256 << 10
+"""Bytes that one look reads; a reader far behind catches up in several."""
 FILE_LIMIT = 8 << 20
 """The file is begun anew at this size; the older half stays as `events.jsonl.1`."""
 
@@ -136,14 +139,28 @@ def decode(line: str | bytes) -> Event | None:
     try:
         values = json.loads(line)
         kind = _KINDS[values.pop("event")]
-        known = {field.name for field in fields(kind)}
-        given = {key: value for key, value in values.items() if key in known}
-        if kind is Finished:
-            given["outcome"] = Outcome(given.get("outcome", ""))
+        given = {
+            field.name: _checked(field.type, values[field.name])
+            for field in fields(kind)
+            if field.name in values
+        }
         event: Event = kind(**given)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return event
+
+
+def _checked(kind: Any, value: object) -> object:
+    """An agent can write to the file too, so no value is taken for what it should be."""
+    if kind is Outcome:
+        return Outcome(str(value))
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind}")
+    if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
+        raise ValueError(f"{value!r} is out of range")
+    return value
 
 
 class EventLog:
@@ -231,27 +248,33 @@ class ProgressReader:
     """Follows the events of one run, reading only what is new."""
 
     def __init__(self, run_folder: Path) -> None:
-        self._path = run_folder / EVENTS_FILE
+        self._path = str(run_folder / EVENTS_FILE)
         self._inode = 0
         self._offset = 0
-        self.progress = Progress()
+        self._progress = Progress()
 
     def poll(self) -> Progress:
         """Read what was appended since; costs one stat where nothing was."""
         try:
-            status = self._path.stat()
+            # Asked for every agent at every look, and pathlib costs more than the call.
+            status = os.stat(self._path)  # noqa: PTH116
             if status.st_ino != self._inode or status.st_size < self._offset:
                 self._inode, self._offset = status.st_ino, 0
             if status.st_size > self._offset:
-                with self._path.open("rb") as file:
-                    file.seek(self._offset)
-                    data = file.read(status.st_size - self._offset)
-                whole = data[: data.rfind(b"\n") + 1]
-                self._offset += len(whole)
-                self.progress = folded(whole.splitlines(), self.progress)
+                self._read(status.st_size - self._offset)
         except OSError:
-            return self.progress
-        return self.progress
+            return self._progress
+        return self._progress
+
+    def _read(self, available: int) -> None:
+        with open(self._path, "rb") as file:
+            file.seek(self._offset)
+            data = file.read(min(available, READ_AT_ONCE))
+        whole = data[: data.rfind(b"\n") + 1]
+        if not whole and len(data) == READ_AT_ONCE:
+            whole = data  # no event is that long
+        self._offset += len(whole)
+        self._progress = folded(whole.splitlines(), self._progress)
 
 
 def folded(lines: Iterable[str | bytes], progress: Progress | None = None) -> Progress:

@@ -1,21 +1,28 @@
 """What the kernel says about the live agents: one look at all of them together.
 
 One pass over the process table and one over the listening sockets serve every
-agent; nothing here costs a subprocess or grows with the length of a log.
+agent; nothing here costs a subprocess or grows with the length of a log. What an
+agent wrote itself, its log and its events, is sanitised and clipped here.
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from autocoder.core.events import Progress, ProgressReader
 from autocoder.core.logs import sanitise
-from autocoder.core.models import Listener
+from autocoder.core.models import Agent, Listener, Role
 from autocoder.core.probe import TICKS_PER_SECOND, Kernel, ListeningSocket, Process
 
 MIB = 1 << 20
 LAST_LINE_BYTES = 2048
 LAST_LINE_CHARACTERS = 200
+WORD_CHARACTERS = 80
+"""Of a tool's or model's name, and of why a model's service is asked again."""
+
+PROGRESS_KEPT = 500
+"""Agents, live or ended, whose progress is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Observation:
     api_listener: Listener = Listener.NONE
     web_listener: Listener = Listener.NONE
     last_line: str = ""
+    progress: Progress = field(default_factory=Progress)
     problem: str = ""
     rogue: str = ""
     """The part of `problem` that is the agent's own doing: a port it took without a lease."""
@@ -55,6 +63,9 @@ class Observer:
         self._looked_at = 0.0
         self._ticks: dict[tuple[int, int], int] = {}
         self._lines: dict[str, tuple[int, str]] = {}
+        self._readers: dict[str, ProgressReader] = {}
+        self._progress: dict[str, tuple[Progress, Progress]] = {}
+        """As it was read, and as it is shown."""
 
     def look(
         self, watched: Iterable[Watched], pool_ports: frozenset[int], monotonic: float
@@ -62,17 +73,14 @@ class Observer:
         """One observation per agent, by id."""
         agents = tuple(watched)
         processes = self._kernel.processes()
-        listeners = self._kernel.listeners()
         elapsed = monotonic - self._looked_at
-        owner = {
-            port: agent.agent_id for agent in agents for port in (agent.api_port, agent.web_port)
-        }
         ticks: dict[tuple[int, int], int] = {}
         observations = {}
         children = _children(processes)
-        in_pools = listeners.keys() & pool_ports
+        trees = {agent.agent_id: _tree(processes, children, agent.worker_pid) for agent in agents}
+        sockets = _Sockets(self._kernel.listeners(), agents, trees, pool_ports)
         for agent in agents:
-            tree = _tree(processes, children, agent.worker_pid)
+            tree = trees[agent.agent_id]
             for process in tree.values():
                 ticks[process.pid, process.start] = process.cpu_ticks
             spent = sum(
@@ -80,9 +88,9 @@ class Observer:
                 for process in tree.values()
             )
             percent = 100 * spent / TICKS_PER_SECOND / elapsed if self._looked_at else 0.0
-            api, api_problem = _listener("api", agent.api_port, listeners, tree)
-            web, web_problem = _listener("web", agent.web_port, listeners, tree)
-            rogue = _rogue(agent, listeners, tree, in_pools, owner)
+            api, api_problem = sockets.listener(agent, Role.API, agent.api_port)
+            web, web_problem = sockets.listener(agent, Role.WEB, agent.web_port)
+            rogue = sockets.rogue(agent)
             observations[agent.agent_id] = Observation(
                 cpu_percent=float(round(percent)),
                 memory_bytes=sum(p.rss_bytes for p in tree.values()) // MIB * MIB,
@@ -90,6 +98,7 @@ class Observer:
                 api_listener=api,
                 web_listener=web,
                 last_line=self._last_line(agent),
+                progress=self._read_progress(agent),
                 problem="; ".join(filter(None, (api_problem, web_problem, rogue))),
                 rogue=rogue,
                 tree=frozenset((pid, tree[pid].start) for pid in tree if pid != agent.worker_pid),
@@ -97,6 +106,26 @@ class Observer:
         self._ticks, self._looked_at = ticks, monotonic
         self._lines = {agent_id: self._lines[agent_id] for agent_id in observations}
         return observations
+
+    def progress(self, agent_id: str) -> Progress:
+        """How far it got, as its backend says; that of an agent seen while it lived stays known."""
+        if (reader := self._readers.get(agent_id)) is None:
+            return Progress()
+        said = reader.poll()
+        known, fit = self._progress.get(agent_id, (None, said))
+        if said is not known:
+            fit = _fit(said)
+            self._progress[agent_id] = said, fit
+        return fit
+
+    def _read_progress(self, agent: Watched) -> Progress:
+        if agent.agent_id not in self._readers:
+            self._readers[agent.agent_id] = ProgressReader(agent.log.parent)
+            while len(self._readers) > PROGRESS_KEPT:
+                oldest = next(iter(self._readers))
+                del self._readers[oldest]
+                self._progress.pop(oldest, None)
+        return self.progress(agent.agent_id)
 
     def _last_line(self, agent: Watched) -> str:
         size, line = self._lines.get(agent.agent_id, (-1, ""))
@@ -110,6 +139,19 @@ class Observer:
             now = -1
         self._lines[agent.agent_id] = now, line
         return line
+
+
+def with_progress(agent: Agent, progress: Progress) -> Agent:
+    """The agent as it is shown, with what its backend says of itself."""
+    return replace(
+        agent,
+        model=progress.model or agent.model,
+        iteration=progress.iteration,
+        last_tool=progress.last_tool,
+        tokens=progress.tokens,
+        cost_usd=progress.cost_usd,
+        retrying=progress.retrying,
+    )
 
 
 def last_logged(log: Path) -> str:
@@ -153,32 +195,62 @@ def _tree(
     return {pid: process for pid, process in tree.items() if process.state != "Z"}
 
 
-def _listener(
-    role: str,
-    port: int,
-    listeners: Mapping[int, tuple[ListeningSocket, ...]],
-    tree: Mapping[int, Process],
-) -> tuple[Listener, str]:
-    sockets = listeners.get(port, ())
-    foreign = [listening for listening in sockets if listening.pid not in tree]
-    if foreign:
+def _fit(progress: Progress) -> Progress:
+    """Fit for a screen."""
+    return replace(
+        progress,
+        model=_word(progress.model),
+        last_tool=_word(progress.last_tool),
+        retrying=_word(progress.retrying),
+    )
+
+
+def _word(text: str) -> str:
+    return " ".join(sanitise(text).split())[:WORD_CHARACTERS] if text else ""
+
+
+class _Sockets:
+    """Who listens at this moment, by agent."""
+
+    def __init__(
+        self,
+        listeners: Mapping[int, tuple[ListeningSocket, ...]],
+        agents: Iterable[Watched],
+        trees: Mapping[str, Mapping[int, Process]],
+        pool_ports: frozenset[int],
+    ) -> None:
+        self._listeners = listeners
+        self._agent_of = {pid: agent_id for agent_id, tree in trees.items() for pid in tree}
+        self._owner = {
+            port: agent.agent_id for agent in agents for port in (agent.api_port, agent.web_port)
+        }
+        self._ports: dict[str, set[int]] = {}
+        """Ports of pools and agents that each agent listens on."""
+        for port in listeners.keys() & (pool_ports | self._owner.keys()):
+            for socket in listeners[port]:
+                if (agent_id := self._agent_of.get(socket.pid or 0)) is not None:
+                    self._ports.setdefault(agent_id, set()).add(port)
+
+    def listener(self, agent: Watched, role: Role, port: int) -> tuple[Listener, str]:
+        """Who listens on a port of the agent's, and what is wrong with that, if anything."""
+        sockets = self._listeners.get(port, ())
+        foreign = [s for s in sockets if self._agent_of.get(s.pid or 0) != agent.agent_id]
+        if not foreign:
+            return (Listener.OWN if sockets else Listener.NONE), ""
         who = foreign[0]
+        other = self._agent_of.get(who.pid or 0)
+        for taken in sorted(self._ports.get(agent.agent_id, ())):
+            if other is not None and self._owner.get(taken) == other:
+                said = f"{role} {port}: {other} listens on it, and this agent on its {taken}"
+                return Listener.SWAPPED, said
         named = f'pid {who.pid} "{who.command}"' if who.pid else f"a process of user {who.uid}"
-        return Listener.FOREIGN, f"{role} {port}: listener is {named}, not this agent"
-    return (Listener.OWN if sockets else Listener.NONE), ""
+        of = f" of {other}" if other else ""
+        return Listener.FOREIGN, f"{role} {port}: listener is {named}{of}, not this agent"
 
-
-def _rogue(
-    agent: Watched,
-    listeners: Mapping[int, tuple[ListeningSocket, ...]],
-    tree: Mapping[int, Process],
-    in_pools: Collection[int],
-    owner: Mapping[int, str],
-) -> str:
-    """A port of the pools that this agent listens on without a lease."""
-    own = (agent.api_port, agent.web_port)
-    for port in in_pools:
-        if port not in own and any(listening.pid in tree for listening in listeners[port]):
-            of = f" of {owner[port]}" if port in owner else ""
+    def rogue(self, agent: Watched) -> str:
+        """A port of the pools that this agent listens on without a lease."""
+        own = {agent.api_port, agent.web_port}
+        for port in sorted(self._ports.get(agent.agent_id, set()) - own):
+            of = f" of {self._owner[port]}" if port in self._owner else ""
             return f"listens on {port}{of}, which is not its own"
-    return ""
+        return ""

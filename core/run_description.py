@@ -4,6 +4,7 @@ Written once, before the worker starts; neither the worker nor its backend asks 
 orchestrator for anything afterwards, so both outlive it.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from autocoder.core.settings import Settings, database_path, ledger_path
 from autocoder.core.store import AgentRecord
 
 MAX_ITERATIONS = 5
+_CONVERSATION = re.compile(r"\w[\w.:-]{0,199}", re.ASCII)
 
 
 def describe_run(
@@ -93,7 +95,9 @@ def describe_run(
     )
     resume_id = ""
     if goes_on_with is not None and goes_on_with.backend == record.backend:
-        resume_id = last_progress(run_folder(project_dir, goes_on_with.agent_id)).resume_id
+        said = last_progress(run_folder(project_dir, goes_on_with.agent_id)).resume_id
+        # The agent can write there too, and this becomes an argument of its program.
+        resume_id = said if _CONVERSATION.fullmatch(said) else ""
     return {
         "agent_id": record.agent_id,
         "backend": record.backend,

@@ -122,14 +122,17 @@ def test_a_feature_whose_backend_is_not_here_is_refused_by_name(tmp_path: Path) 
         described(tmp_path, Settings(backend="claude"), "opencode")
 
 
-@pytest.mark.parametrize(("before", "resumed"), [("codex", "c-1"), ("gemini", "")])
+@pytest.mark.parametrize(
+    ("before", "conversation", "resumed"),
+    [("codex", "c-1", "c-1"), ("gemini", "c-1", ""), ("codex", "--last", "")],
+)
 def test_a_conversation_is_gone_on_with_by_the_same_backend_only(
-    tmp_path: Path, before: str, resumed: str
+    tmp_path: Path, before: str, conversation: str, resumed: str
 ) -> None:
     earlier = run_folder(tmp_path, "a-0001")
     earlier.mkdir(parents=True)
     log = EventLog(earlier)
-    log.write(Started(before, "", "c-1"))
+    log.write(Started(before, "", conversation))
     log.write(Finished(Outcome.FAILED, "killed"))
     run = described(
         tmp_path, Settings(backend="codex"), goes_on_with=record(before, agent_id="a-0001")
