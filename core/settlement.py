@@ -112,7 +112,7 @@ class Settlement:
             self.end(live, Verdict(AgentState.FAILED, said, "infrastructure", counted=False))
             return
         live.closed = closing.result()
-        base = self._repository.base
+        base = self._base(live)
         self.end(live, closed_verdict(live.closed, live.facts, ran_s=self._ran(live), base=base))
 
     def end(self, live: LiveAgent, verdict: Verdict) -> None:
@@ -179,6 +179,8 @@ class Settlement:
             start_commit=str(run.get("start_commit") or ""),
             worktree=Path(record.worktree_path),
             pair=live.pair,
+            base=live.feature.base,
+            on_request=live.feature.variant_of is not None,
             cancelled=live.cancelled,
         )
 
@@ -192,7 +194,7 @@ class Settlement:
         if not verdict.counted:
             return Requeued(verdict.reason, now + self._admission.trouble(live.feature.id))
         delay = lifecycle.retry_delay(live.feature.attempts + 1, limits.retry_s, self._rng)
-        told = told_next(verdict, live.closed, self._repository.base)
+        told = told_next(verdict, live.closed, self._base(live))
         return Failed(told, verdict.error_key, now + delay, limits.attempts)
 
     def _count(self, live: LiveAgent, verdict: Verdict) -> None:
@@ -226,10 +228,13 @@ class Settlement:
             facts=live.facts,
             asked=live.asked is not None,
             branch=live.record.branch,
-            base=self._repository.base,
+            base=self._base(live),
             settled=settled,
         )
         self._notices.say(severity, live.agent_id, text, feature_id=live.feature.id)
+
+    def _base(self, live: LiveAgent) -> str:
+        return live.feature.base or self._repository.base
 
     def _ran(self, live: LiveAgent) -> float:
         if live.facts is not None:

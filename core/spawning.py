@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocoder.core.agent_leases import AgentLeases
-from autocoder.core.errors import AutocoderError, RefusedError
+from autocoder.core.errors import AutocoderError, RefusedError, UsageError
 from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
 from autocoder.core.lifecycle import Verdict
@@ -21,7 +21,7 @@ from autocoder.core.logs import log_path
 from autocoder.core.models import AgentState, Feature
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel
-from autocoder.core.run_description import MAX_ITERATIONS, describe_run
+from autocoder.core.run_description import describe_run
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, NewAgent, ProjectStore
 from autocoder.core.worktrees import Repository
@@ -71,9 +71,8 @@ class Spawning:
             source if source and Path(source.worktree_path or "/nonexistent").is_dir() else None
         )
         agent_id = self._store.free_agent_id(self._is_known)
-        branch = (
-            goes_on.branch if goes_on else self._repository.branch_name(feature.id, feature.name)
-        )
+        repository = self._repository.on(feature.base)
+        branch = goes_on.branch if goes_on else repository.branch_name(feature.id, feature.name)
         worktree = (
             goes_on.worktree_path if goes_on else str(self._repository.worktrees_dir / agent_id)
         )
@@ -87,7 +86,7 @@ class Spawning:
                     web_port=pair.web_port,
                     epoch=pair.epoch,
                     branch=branch,
-                    backend=self._settings.backend,
+                    backend=feature.backend or self._settings.backend,
                     worktree_path=worktree,
                     log_path=str(log_path(self._project_dir, agent_id)),
                 ),
@@ -104,7 +103,7 @@ class Spawning:
         self._agents.add(live)
         self._agents.tally.spawned += 1
         live.preparing = self._git.submit(
-            lambda: self._prepare(record, feature.branch_name, made=goes_on is not None)
+            lambda: _prepare(repository, record, feature.branch_name, made=goes_on is not None)
         )
         if goes_on:
             self._store.set_worktree(goes_on.agent_id, "")
@@ -119,7 +118,7 @@ class Spawning:
             try:
                 self._start_worker(live, live.preparing.result())
                 return None
-            except (RefusedError, OSError) as error:
+            except (RefusedError, UsageError, OSError) as error:
                 failure = error
         if failure is None:
             return Verdict(AgentState.KILLED, "stopped before it started", counted=False)
@@ -152,21 +151,8 @@ class Spawning:
     def _is_known(self, agent_id: str) -> bool:
         return agent_id in self._agents or run_folder(self._project_dir, agent_id).exists()
 
-    def _prepare(self, record: AgentRecord, earlier: str, *, made: bool) -> Prepared:
-        """In a git thread: a worktree of its branch, from an earlier attempt's commits if any."""
-        repository = self._repository
-        start = repository.base_commit()
-        if made:
-            path = Path(record.worktree_path)
-            repository.remove_stale_locks(path)
-            return Prepared(path, start)
-        source = start
-        if earlier and earlier != record.branch and repository.commits_ahead(earlier):
-            source = earlier
-        return Prepared(repository.add(record.agent_id, record.branch, source), start)
-
     def _start_worker(self, live: LiveAgent, prepared: Prepared) -> None:
-        """Raises `RefusedError` or `OSError`: no worker runs."""
+        """Raises `RefusedError`, `UsageError` or `OSError`: no worker runs."""
         record = live.record
         run = describe_run(
             project_dir=self._project_dir,
@@ -175,7 +161,7 @@ class Spawning:
             feature=live.feature,
             pair=live.pair,
             worktree=prepared.worktree,
-            base=self._repository.base,
+            base=live.feature.base or self._repository.base,
             start_commit=prepared.start_commit,
             pools=self._allocator.status().pools,
         )
@@ -186,10 +172,23 @@ class Spawning:
                 backend=record.backend,
                 worktree=prepared.worktree,
                 pair=live.pair,
-                model=self._settings.model,
-                max_iterations=MAX_ITERATIONS,
+                model=run["model"],
+                max_iterations=run["max_iterations"],
                 run=run,
             )
         )
         live.stage = Stage.RUNNING
         live.recorded = False
+
+
+def _prepare(repository: Repository, record: AgentRecord, earlier: str, *, made: bool) -> Prepared:
+    """In a git thread: a worktree of its branch, from an earlier attempt's commits if any."""
+    start = repository.base_commit()
+    if made:
+        path = Path(record.worktree_path)
+        repository.remove_stale_locks(path)
+        return Prepared(path, start)
+    source = start
+    if earlier and earlier != record.branch and repository.commits_ahead(earlier):
+        source = earlier
+    return Prepared(repository.add(record.agent_id, record.branch, source), start)
