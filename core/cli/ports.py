@@ -37,6 +37,7 @@ AddressOption = Annotated[
 ]
 
 DEFAULT_TTL_S = 3600.0
+_PORT = re.compile("[0-9]{1,5}")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -135,19 +136,21 @@ def lease(
 
 @ports_app.command()
 def release(
-    holder: Annotated[str, typer.Argument(help="Whose pair.", metavar="HOLDER")],
+    holder: Annotated[str, typer.Argument(help="Whose pair, or a port.", metavar="HOLDER|PORT")],
     epoch: Annotated[int | None, typer.Option(help="Only the lease of this epoch.")] = None,
     project_dir: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Give a pair back. Nothing is killed; the ports rest until nothing uses them.
 
-    An agent's pair is given back only once its worker has ended.
+    An agent's pair is given back only once its worker has ended. A port that was kept out
+    because another program used it is available again once it is free.
 
     \b
     Examples:
       autocoder ports release my-server
       autocoder ports release a-0f31
+      autocoder ports release 5003
     """
     with guarded(as_json=as_json), _allocator(project_dir) as allocator:
         held = [
@@ -155,26 +158,59 @@ def release(
             for lease in allocator.leases()
             if lease.holder == holder and lease.state is LeaseState.LEASED
         ]
-        projects = sorted({lease.project for lease in held})
-        if not held:
+        if held:
+            _release_pair(allocator, holder, {lease.project for lease in held}, epoch)
+            ports = tuple(lease.port for lease in held)
+        elif _PORT.fullmatch(holder):
+            ports = allocator.release_port(int(holder))
+        else:
             raise RefusedError(f"{holder} holds no ports", "`autocoder ports status` lists them.")
-        if len(projects) > 1:
-            raise RefusedError(
-                f"{holder} is the name of {len(projects)} holders: "
-                + ", ".join(project or "a script" for project in projects),
-                "Stop the agent in its own project.",
-            )
-        if projects != [""] and allocator.holder_lives(holder, projects[0]):
-            raise RefusedError(
-                f"{holder} is an agent of {projects[0]} that lives",
-                f"Stop it: `autocoder agents stop {holder}`.",
-            )
-        allocator.release(holder, projects[0], epoch=epoch)
-        ports = [lease.port for lease in held]
         if as_json:
             print_json({"holder": holder, "released": ports})
         else:
             typer.echo(f"{holder} gave back {' and '.join(map(str, ports))}")
+
+
+def _release_pair(
+    allocator: "PortAllocator", holder: str, projects: set[str], epoch: int | None
+) -> None:
+    if len(projects) > 1:
+        raise RefusedError(
+            f"{holder} is the name of {len(projects)} holders: "
+            + ", ".join(project or "a script" for project in sorted(projects)),
+            "Stop the agent in its own project.",
+        )
+    (project,) = projects
+    if project and allocator.holder_lives(holder, project):
+        raise RefusedError(
+            f"{holder} is an agent of {project} that lives",
+            f"Stop it: `autocoder agents stop {holder}`.",
+        )
+    allocator.release(holder, project, epoch=epoch)
+
+
+@ports_app.command()
+def probe(
+    port: Annotated[int, typer.Argument(help="A port of a pool.", min=1, max=65535)],
+    project_dir: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Look now whether a port that is kept out is free, instead of when it is due.
+
+    \b
+    Examples:
+      autocoder ports probe 5003
+    """
+    with guarded(as_json=as_json), _allocator(project_dir) as allocator:
+        found = allocator.probe_port(port)
+        if as_json:
+            print_json({"port": port, "lease": lease_json(found) if found else None})
+        elif found is None:
+            typer.echo(f"nobody has port {port}")
+        else:
+            listener = f"{found.listener_pid or ''} {found.listener}".strip()
+            held = " ".join(filter(None, (found.state, found.holder)))
+            typer.echo(f"port {port} is {held}" + (f", used by {listener}" if listener else ""))
 
 
 @ports_app.command()

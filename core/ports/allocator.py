@@ -124,7 +124,11 @@ class PortAllocator:
     def replace(self, holder: Holder, epoch: int) -> PortPair:
         """Grant another pair because the one of that epoch turned out to be taken.
 
-        What is taken is quarantined, what is free goes on resting.
+        For a listener that appears between lease and bind. To be called once nothing of
+        the holder uses the old pair any more: what is taken then is quarantined, and a
+        notice names by whom; what is free rests. The new pair has an epoch of its own
+        and ends when the old one would have. A holder whose third pair is taken too
+        does not meet chance: give up, and `release` with that pair's epoch.
 
         Raises:
             PoolExhausted: no other pair is free; the old one is given back all the same.
@@ -162,6 +166,24 @@ class PortAllocator:
         """
         self._granting.let_go(name, project)
         self._ledger.write(lambda connection: self._release(connection, name, project, epoch))
+
+    def release_port(self, port: int) -> tuple[int, ...]:
+        """Give the pair of a dead holder back, or end a quarantine; the ports given back.
+
+        Raises:
+            RefusedError: nobody has it, its holder lives or may live, or another program
+                still uses it; names who. It is what it was.
+        """
+        return self._ledger.write(lambda connection: self._settling.take_back(connection, port))
+
+    def probe_port(self, port: int) -> Lease | None:
+        """Look now, not when it is due, whether a quarantined or releasing port is free.
+
+        The port as it is afterwards, with who listens there; None when nobody has it.
+        A lease or a rest is not ended by it.
+        """
+        row = self._ledger.write(lambda connection: self._settling.probe(connection, port))
+        return with_listener(as_lease(row), self._host.kernel.listeners()) if row else None
 
     def allocate_ports(self, agent_id: str) -> tuple[int, int] | None:
         """The pair of `agent_id`, bounded by the life of this process; None when none is free.

@@ -125,15 +125,18 @@ class Granting:
         """Another pair than the one of that epoch, which turned out to be taken."""
         rows = self.leased(connection, holder.name, holder.project)
         refuse_stale(rows, holder.name, epoch)
+        self.let_go(holder.name, holder.project)
         now, listeners = self.now(), self.host.kernel.listeners()
         for row in rows:
             sight = self.host.look(row.port, row.address, listeners)
-            if sight.use is Use.FREE:
-                values = transitions.cooling(now, self.settings.cooldown_s)
-            else:
+            if sight.use is Use.TAKEN:
                 values = transitions.quarantined(now, sight)
+                self.saying.taken(row.port, values["listener_pid"], values["listener"])
+            else:
+                values = transitions.cooling(now, self.settings.cooldown_s)
             self.ledger.change(connection, row, values)
-        return self.grant(connection, holder, None)
+        ends_at = rows[0].due_at
+        return self.grant(connection, holder, None if ends_at is None else ends_at - now)
 
     def leased(self, connection: Connection, name: str, project: str) -> list[LeaseRow]:
         """The rows of what a holder may use."""

@@ -13,7 +13,7 @@ from autocoder.core.ports import transitions
 from autocoder.core.ports.host import Host, Listeners
 from autocoder.core.ports.ledger import Connection, LeaseRow, Ledger
 from autocoder.core.ports.pools import HELD, PoolName, Pools
-from autocoder.core.ports.saying import Saying
+from autocoder.core.ports.saying import Saying, who
 from autocoder.core.ports.transitions import Use
 from autocoder.core.probe import Liveness
 
@@ -54,6 +54,63 @@ class Settling:
         done = self._after_release(rows, now, listeners=None)
         for row in rows:
             self.ledger.change(connection, row, done.get(row, transitions.releasing(now)))
+
+    def probe(self, connection: Connection, port: int) -> LeaseRow | None:
+        """Move a quarantined or releasing port on if that can be; what is written of it then."""
+        row = self.ledger.row(connection, port)
+        now, listeners = self.now(), self.host.kernel.listeners()
+        changes: dict[LeaseRow, transitions.Values] = {}
+        if row is not None and row.state == LeaseState.QUARANTINED:
+            sight = self.host.look(port, row.address, listeners)
+            changes[row] = transitions.after_probe(row, sight, now)
+        elif row is not None and row.state == LeaseState.RELEASING:
+            changes = self._after_release(self._pair(connection, row), now, listeners)
+        self._apply(connection, changes, grow=())
+        return self.ledger.row(connection, port)
+
+    def take_back(self, connection: Connection, port: int) -> tuple[int, ...]:
+        """Release the pair of a holder that is gone, or end a quarantine; the ports given back.
+
+        Raises:
+            RefusedError: the port is used, or nobody has it.
+        """
+        row = self.ledger.row(connection, port)
+        if row is None:
+            raise RefusedError(f"port {port} is not leased")
+        pair = [row]
+        if row.state in HELD:
+            self._refuse_living(row)
+            pair = self._pair(connection, row)
+            if row.state == LeaseState.LEASED:
+                self.release(connection, pair)
+                text = f"the lease of {row.holder} has ended: pid {row.pid} was dead"
+                self.saying.say(Severity.INFO, row.holder, text)
+        left = self.probe(connection, port)
+        if left is not None and left.state == LeaseState.QUARANTINED:
+            raise RefusedError(
+                f"port {port} is still held by {who(left.listener_pid, left.listener)}",
+                "It is leased again as soon as it is free.",
+            )
+        return tuple(row.port for row in pair)
+
+    def _pair(self, connection: Connection, row: LeaseRow) -> list[LeaseRow]:
+        """Both rows of the grant that `row` is one of."""
+        rows = self.ledger.held(connection, row.holder, row.project)
+        return [other for other in rows if (other.epoch, other.state) == (row.epoch, row.state)]
+
+    def _refuse_living(self, row: LeaseRow) -> None:
+        if self.host.liveness(row) is Liveness.DEAD:
+            return
+        of = f" of {row.project}" if row.project else ""
+        if row.pid is None:
+            raise RefusedError(
+                f"port {row.port} is held by {row.holder}{of}, which names no process",
+                f"Give it back by name: `autocoder ports release {row.holder}`.",
+            )
+        raise RefusedError(
+            f"port {row.port} is held by {row.holder}{of}, whose process {row.pid} lives",
+            f"Stop it first: `autocoder agents stop {row.holder}`." if of else "End it first.",
+        )
 
     def _changes(self, rows: list[LeaseRow], now: float) -> dict[LeaseRow, transitions.Values]:
         changes: dict[LeaseRow, transitions.Values] = {}

@@ -166,6 +166,32 @@ def test_a_live_agents_pair_is_not_given_back_by_hand(shell: Shell, tmp_path: Pa
     assert "agents stop a-1" in str(answer.refusal["hint"])
 
 
+def test_a_dead_agents_pair_is_given_back_by_one_of_its_ports(
+    shell: Shell, tmp_path: Path, api: range
+) -> None:
+    pair = shell("lease", "gone", "--pid", str(os.getpid()), "--json").document
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as file, file:
+        file.execute("UPDATE port_leases SET project = '/elsewhere', pid_start = 1")
+    answer = shell("release", str(api[0]), "--json")
+    assert answer.document["released"] == [pair["api_port"], pair["web_port"]]
+
+
+def test_a_port_of_a_live_holder_is_not_given_back_by_hand(shell: Shell, api: range) -> None:
+    shell("lease", "alive", "--pid", str(os.getpid()))
+    answer = shell("release", str(api[0]), "--json")
+    assert answer.code == 3
+    assert f"held by alive, whose process {os.getpid()} lives" in str(answer.refusal["message"])
+
+
+def test_a_probe_tells_who_keeps_a_port_out_and_that_it_is_free_again(
+    shell: Shell, api: range
+) -> None:
+    with listen(api[0]):
+        shell("lease", "one")
+        assert f"used by {os.getpid()} " in shell("probe", str(api[0])).out
+    assert shell("probe", str(api[0]), "--json").document == {"port": api[0], "lease": None}
+
+
 def test_a_pool_grows_and_shrinks(shell: Shell) -> None:
     with reserved_ports(5) as more:
         span = f"{more[0]}-{more[-1]}"
@@ -284,7 +310,7 @@ def test_a_bad_environment_value_is_said_by_name(shell: Shell) -> None:
 def test_every_command_shows_an_example_in_its_help() -> None:
     names = [command.name or command.callback.__name__ for command in ports_app.registered_commands]  # type: ignore[union-attr]
     assert set(names) == {
-        "status", "lease", "release", "expand", "shrink", "check", "repair", "lint"
+        "status", "lease", "release", "probe", "expand", "shrink", "check", "repair", "lint"
     }  # fmt: skip
     for name in names:
         help_text = CliRunner().invoke(ports_app, [name, "--help"]).stdout

@@ -22,6 +22,7 @@ from autocoder.core.store import FeatureDraft, ProjectStore
 from support import oracle
 from support.churn import churn, percentile
 from support.kernel import Clock, SimulatedKernel
+from support.ledger_machine import LIVES, LedgerMachine, RealKernelMachine
 from support.sockets import reserved_ports
 from support.waiting import wait_until
 
@@ -112,14 +113,12 @@ def test_10000_leases_without_reuse_inside_the_cool_down(tmp_path: Path) -> None
     assert shortest >= 30.0
 
 
-@pytest.mark.parametrize("kind", ["LedgerMachine", "RealKernelMachine"])
-def test_500_random_lives_of_a_ledger(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "core"))
-    import test_ports_machine as machines  # type: ignore[import-not-found]
-
-    more = settings(machines.EXAMPLES, max_examples=250, stateful_step_count=50)
-    run_state_machine_as_test(getattr(machines, kind), settings=more)
-    say(f"250 random lives of 50 steps on {kind}: every invariant held")
+@pytest.mark.parametrize("kind", [LedgerMachine, RealKernelMachine])
+def test_500_random_lives_of_a_ledger(kind: type[LedgerMachine]) -> None:
+    run_state_machine_as_test(
+        kind, settings=settings(LIVES, max_examples=250, stateful_step_count=50)
+    )
+    say(f"250 random lives of 50 steps on {kind.__name__}: every invariant held")
 
 
 # ---------------------------------------------------------------------- two orchestrators

@@ -17,19 +17,19 @@ from support.sockets import reserved_ports
 
 
 @pytest.mark.timeout(300)
-def test_eight_processes_never_get_the_same_port_and_none_is_locked_out(tmp_path: Path) -> None:
+def test_eight_processes_never_get_the_same_port_and_none_is_locked_out(folder: Path) -> None:
     with reserved_ports(40) as ports:
         api, web = ports[:20], ports[20:]
-        result = churn(tmp_path / "ledger.db", api, web, processes=8, leases=200, seconds=240)
+        result = churn(folder / "ledger.db", api, web, processes=8, leases=200, seconds=240)
         assert result.errors == []
         assert result.collisions == []
         assert result.leases == 1600
-        oracle.assert_no_port_has_two_holders(tmp_path / "ledger.db")
-        oracle.assert_only_permitted_ports(tmp_path / "ledger.db", [api, web], 8888)
+        oracle.assert_no_port_has_two_holders(folder / "ledger.db")
+        oracle.assert_only_permitted_ports(folder / "ledger.db", [api, web], 8888)
 
 
-def test_a_ledger_locked_by_another_program_for_a_while_is_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def test_a_ledger_locked_by_another_program_for_a_while_is_waited_for(folder: Path) -> None:
+    path = folder / "ledger.db"
     with reserved_ports(4) as ports:
         allocator = open_ledger(path, ports[:2], ports[2:])
         with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as other:
@@ -41,9 +41,9 @@ def test_a_ledger_locked_by_another_program_for_a_while_is_waited_for(tmp_path: 
 
 @pytest.mark.parametrize("lock", ["of SQLite", "of turns"])
 def test_a_ledger_locked_for_ever_is_refused_with_a_remedy(
-    lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lock: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "ledger.db"
+    path = folder / "ledger.db"
     monkeypatch.setattr(ledger_module, "BUSY_TIMEOUT_S", 0.3)
     with reserved_ports(4) as ports:
         allocator = open_ledger(path, ports[:2], ports[2:])
@@ -61,8 +61,8 @@ def test_a_ledger_locked_for_ever_is_refused_with_a_remedy(
         allocator.close()
 
 
-def test_a_reader_gets_its_turn_among_writers(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def test_a_reader_gets_its_turn_among_writers(folder: Path) -> None:
+    path = folder / "ledger.db"
     with reserved_ports(4) as ports:
         allocator = open_ledger(path, ports[:2], ports[2:])
         allocator.lease(Holder("a-1", "/project"))
@@ -76,9 +76,9 @@ def test_a_reader_gets_its_turn_among_writers(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_inside_a_transaction_leaves_the_ledger_as_it_was(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
-    path = tmp_path / "ledger.db"
+    path = folder / "ledger.db"
     code = (
         "import sys, os\n"
         "from pathlib import Path\n"

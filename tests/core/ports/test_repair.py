@@ -1,43 +1,17 @@
-from collections.abc import Iterator
-from pathlib import Path
+"""What is found wrong, and what is mended."""
 
 import pytest
 
-from autocoder.core.models import Holder, LeaseState, PortRange
+from autocoder.core.models import Holder, LeaseState
 from autocoder.core.ports import (
-    BROWSER_BLOCKED,
     Kind,
     LiveWorker,
     PortAllocator,
-    PortRules,
     RepairReport,
 )
-from autocoder.core.settings import PortSettings
 from support.kernel import Clock, SimulatedKernel
 
-RULES = PortRules(BROWSER_BLOCKED, PortRange(32768, 61000))
 PROJECT = "/project"
-
-
-@pytest.fixture
-def kernel() -> SimulatedKernel:
-    kernel = SimulatedKernel()
-    kernel.run(100, "orchestrator")
-    return kernel
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def allocator(tmp_path: Path, kernel: SimulatedKernel, clock: Clock) -> Iterator[PortAllocator]:
-    opened = PortAllocator(
-        tmp_path / "ledger.db", PortSettings(), ui_port=8888, kernel=kernel, now=clock, rules=RULES
-    )
-    yield opened
-    opened.close()
 
 
 def run_worker(kernel: SimulatedKernel, pid: int, agent_id: str, api: int, web: int) -> None:

@@ -1,43 +1,31 @@
 """Ports of the kernel's choice, pools of single addresses, and outside holders."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+import functools
 from pathlib import Path
 
 import pytest
 
 from autocoder.core.errors import PoolExhausted, RefusedError, UsageError
 from autocoder.core.models import Holder, LeaseState, PortRange, Role
-from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator, PortRules, host_rules
+from autocoder.core.ports import PortAllocator, host_rules
 from autocoder.core.probe import local_kernel
-from autocoder.core.settings import AddressPool, PortSettings, load_settings
+from autocoder.core.settings import AddressPool, load_settings
 from support.kernel import Clock, SimulatedKernel
+from support.ledgers import Make, small
 from support.sockets import bind, listen, reserved_ports
-
-RULES = PortRules(BROWSER_BLOCKED, PortRange(32768, 61000))
-Make = Callable[[PortSettings], PortAllocator]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Opens one ledger file on the real kernel."""
-    with contextlib.ExitStack() as opened:
-
-        def build(settings: PortSettings) -> PortAllocator:
-            allocator = PortAllocator(
-                tmp_path / "ledger.db", settings, ui_port=8888, kernel=local_kernel()
-            )
-            opened.callback(allocator.close)
-            return allocator
-
-        yield build
+def real(make: Make) -> Make:
+    """Opens the ledger on the real kernel, under its rules."""
+    return functools.partial(make, kernel=local_kernel(), rules=None)
 
 
 # ---------------------------------------------------------------------- mode os
 
 
-def test_the_kernel_picks_ports_of_its_own_range(make: Make) -> None:
-    allocator = make(PortSettings(mode="os"))
+def test_the_kernel_picks_ports_of_its_own_range(real: Make) -> None:
+    allocator = real(mode="os")
     pairs = [allocator.lease(Holder(f"a-{n}", "/project")) for n in range(5)]
     ports = [port for pair in pairs for port in (pair.api_port, pair.web_port)]
     assert len(set(ports)) == 10
@@ -45,8 +33,8 @@ def test_the_kernel_picks_ports_of_its_own_range(make: Make) -> None:
     assert {lease.port for lease in allocator.leases()} == set(ports)
 
 
-def test_a_picked_port_is_held_until_its_worker_has_it(make: Make) -> None:
-    allocator = make(PortSettings(mode="os"))
+def test_a_picked_port_is_held_until_its_worker_has_it(real: Make) -> None:
+    allocator = real(mode="os")
     pair = allocator.lease(Holder("a-1", "/project"))
     with pytest.raises(OSError, match="in use"):
         bind(pair.api_port)
@@ -57,8 +45,8 @@ def test_a_picked_port_is_held_until_its_worker_has_it(make: Make) -> None:
     assert local_kernel().is_free(pair.web_port)
 
 
-def test_a_picked_port_is_let_go_of_when_it_is_released(make: Make) -> None:
-    allocator = make(PortSettings(mode="os", cooldown_s=0))
+def test_a_picked_port_is_let_go_of_when_it_is_released(real: Make) -> None:
+    allocator = real(mode="os", cooldown_s=0)
     pair = allocator.lease(Holder("a-1", "/project"))
     allocator.release("a-1", "/project")
     assert local_kernel().is_free(pair.api_port)
@@ -66,17 +54,17 @@ def test_a_picked_port_is_let_go_of_when_it_is_released(make: Make) -> None:
     assert allocator.leases() == ()
 
 
-def test_picked_ports_are_counted_as_a_pool_of_the_kernels_range(make: Make) -> None:
-    allocator = make(PortSettings(mode="os"))
+def test_picked_ports_are_counted_as_a_pool_of_the_kernels_range(real: Make) -> None:
+    allocator = real(mode="os")
     allocator.lease(Holder("a-1", "/project"))
     for pool in allocator.status().pools:
         assert pool.leased == 1
         assert pool.available == pool.usable - 1
 
 
-def test_a_pool_of_the_kernels_choice_does_not_grow(make: Make) -> None:
+def test_a_pool_of_the_kernels_choice_does_not_grow(real: Make) -> None:
     with pytest.raises(RefusedError, match="kernel picks"):
-        make(PortSettings(mode="os")).expand(Role.API)
+        real(mode="os").expand(Role.API)
 
 
 # ---------------------------------------------------------------------- pools of addresses
@@ -89,40 +77,36 @@ def pools(address: str, api: range, web: range) -> tuple[AddressPool, ...]:
     )
 
 
-def test_a_pool_of_one_address_does_not_mind_what_others_listen_on(make: Make) -> None:
+def test_a_pool_of_one_address_does_not_mind_what_others_listen_on(real: Make) -> None:
     with reserved_ports(4) as ports:
         declared = pools("127.0.0.2", ports[:2], ports[2:])
-        allocator = make(PortSettings(address="127.0.0.2", pools=declared, auto_expand=False))
+        allocator = real(address="127.0.0.2", pools=declared, auto_expand=False)
         with listen(ports[0], "127.0.0.3"):
             assert allocator.lease(Holder("a-1", "/p")).api_port == ports[0]
         with listen(ports[1], "127.0.0.2"), pytest.raises(PoolExhausted):
             allocator.lease(Holder("a-2", "/p"))
 
 
-def test_a_port_number_has_one_owner_whatever_the_address(make: Make) -> None:
+def test_a_port_number_has_one_owner_whatever_the_address(real: Make) -> None:
     with reserved_ports(4) as ports:
         declared = pools("127.0.0.2", ports[:2], ports[2:])
-        one = make(PortSettings(address="127.0.0.2", pools=declared))
-        other = make(
-            PortSettings(
-                api=(PortRange(ports[0], ports[2]),), web=(PortRange(ports[2], ports[3] + 1),)
-            )
-        )
+        one = real(address="127.0.0.2", pools=declared)
+        other = real(api=small(ports[0], 2), web=small(ports[2], 2))
         first, second = one.lease(Holder("a-1", "/p")), other.lease(Holder("a-2", "/p"))
         assert first.api_port != second.api_port
 
 
-def test_pools_of_addresses_are_told_beside_the_others(make: Make) -> None:
+def test_pools_of_addresses_are_told_beside_the_others(real: Make) -> None:
     with reserved_ports(4) as ports:
         declared = pools("127.0.0.2", ports[:2], ports[2:])
-        status = make(PortSettings(pools=declared)).get_status()
+        status = real(pools=declared).get_status()
     assert [pool["address"] for pool in status["address_pools"]] == ["127.0.0.2"] * 2  # type: ignore[attr-defined]
     assert status["pools"]["api"]["total"] == 100  # type: ignore[index]
 
 
-def test_an_address_without_pools_is_refused(make: Make) -> None:
+def test_an_address_without_pools_is_refused(real: Make) -> None:
     with pytest.raises(UsageError, match=r"no api pool for 10\.0\.0\.1"):
-        make(PortSettings(address="10.0.0.1"))
+        real(address="10.0.0.1")
 
 
 POOLS = """
@@ -173,19 +157,9 @@ def test_a_bad_pool_is_refused_by_name(before: str, after: str, words: str, tmp_
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def simulated(tmp_path: Path, clock: Clock) -> Iterator[PortAllocator]:
-    kernel = SimulatedKernel()
+def simulated(make: Make, kernel: SimulatedKernel) -> PortAllocator:
     kernel.run(300, "script")
-    allocator = PortAllocator(
-        tmp_path / "ledger.db", PortSettings(), ui_port=8888, kernel=kernel, now=clock, rules=RULES
-    )
-    yield allocator
-    allocator.close()
+    return make()
 
 
 def state(allocator: PortAllocator) -> set[LeaseState]:

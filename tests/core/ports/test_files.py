@@ -14,31 +14,22 @@ import pytest
 
 from autocoder.core.database import network_file_system
 from autocoder.core.errors import DatabaseError
-from autocoder.core.models import Holder, LeaseState, PortRange
-from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator, PortRules
+from autocoder.core.models import Holder, LeaseState
 from autocoder.core.ports.ledger import LeaseRow, RangeRow
-from autocoder.core.settings import PortSettings
 from autocoder.core.tables import PortLeaseRow, PortRangeRow
 from support import oracle
 from support.kernel import SimulatedKernel
-
-RULES = PortRules(BROWSER_BLOCKED, PortRange(32768, 61000))
-
-
-def open_ledger(path: Path, kernel: SimulatedKernel | None = None) -> PortAllocator:
-    return PortAllocator(
-        path, PortSettings(), ui_port=8888, kernel=kernel or SimulatedKernel(), rules=RULES
-    )
+from support.ledgers import open_ledger
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(folder: Path) -> Path:
     """A ledger with one lease, closed again."""
-    allocator = open_ledger(tmp_path / "ledger.db")
+    allocator = open_ledger(folder / "ledger.db")
     for number in range(40):
         allocator.lease(Holder(f"a-{number}", "/project"))
     allocator.close()
-    return tmp_path / "ledger.db"
+    return folder / "ledger.db"
 
 
 @pytest.fixture
@@ -184,10 +175,9 @@ def test_a_path_with_every_odd_character_works(tmp_path: Path) -> None:
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Holder
-from test_ports_files import open_ledger
+from support.ledgers import open_ledger
 path = Path(sys.argv[1])
 open_ledger(path).close()  # everything is imported before rights are given up
 for kept in path.parent.iterdir():
@@ -213,8 +203,8 @@ def test_a_ledger_that_cannot_be_written_is_still_read(path: Path) -> None:
         copy.parent.mkdir()
         shutil.copy(path, copy)
         answer = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, str(copy), str(Path(__file__).parent)],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            [sys.executable, "-c", READ_ONLY, str(copy)],
+            env=os.environ | {"PYTHONPATH": str(Path(oracle.__file__).parents[1])},
             capture_output=True,
             text=True,
             check=False,

@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from autocoder.core.errors import PoolExhausted, StaleLease
-from autocoder.core.models import Holder, LeaseState, PortPair, PortRange
-from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator, PortRules
+from autocoder.core.models import Holder, LeaseState, PortPair
+from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator
 from autocoder.core.probe import Kernel, local_kernel
-from autocoder.core.settings import PortSettings
 from support.kernel import Clock, SimulatedKernel
+from support.ledgers import MEMORY, open_ledger, small
 from support.sockets import listen, reserved_ports
+
+LIVES = settings(deadline=None, suppress_health_check=list(HealthCheck))
+"""How many and how long is up to the test."""
 
 NAMES = [f"a-{number}" for number in range(8)]
 COOLDOWN_S = 30.0
@@ -38,11 +41,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self.clock = Clock()
         self.api = range(self.first, self.first + SIZE)
         self.web = range(self.first + 100, self.first + 100 + SIZE)
-        self.port_rules = PortRules(BROWSER_BLOCKED, PortRange(32768, 61000))
         self.kernel = self.make_kernel()
         self.allocator = self.opened()
         self.held: dict[str, PortPair] = {}
@@ -56,18 +58,14 @@ class LedgerMachine(RuleBasedStateMachine):
         return self.simulated
 
     def opened(self) -> PortAllocator:
-        return PortAllocator(
+        return open_ledger(
             self.folder / "ledger.db",
-            PortSettings(
-                api=(PortRange(self.api.start, self.api.stop),),
-                web=(PortRange(self.web.start, self.web.stop),),
-                cooldown_s=COOLDOWN_S,
-                auto_expand=False,
-            ),
-            ui_port=8888,
             kernel=self.kernel,
             now=self.clock,
-            rules=self.port_rules,
+            api=small(self.api.start, SIZE),
+            web=small(self.web.start, SIZE),
+            cooldown_s=COOLDOWN_S,
+            auto_expand=False,
         )
 
     def teardown(self) -> None:
@@ -253,15 +251,3 @@ class RealKernelMachine(LedgerMachine):
 
 def _ports(pair: PortPair) -> tuple[int, int]:
     return pair.api_port, pair.web_port
-
-
-EXAMPLES = settings(
-    max_examples=15,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestSimulated = pytest.mark.timeout(300)(LedgerMachine.TestCase)
-TestSimulated.settings = EXAMPLES
-TestReal = pytest.mark.timeout(300)(RealKernelMachine.TestCase)
-TestReal.settings = settings(EXAMPLES, max_examples=8)
