@@ -128,7 +128,10 @@ class Running:
             snapshot = self.snapshot
             return snapshot if snapshot is not None and condition(snapshot) else None
 
-        found = wait_until(seen, seconds=seconds, what="a snapshot")
+        try:
+            found = wait_until(seen, seconds=seconds, what="a snapshot")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{_told(self.snapshot)}") from None
         assert found is not None
         return found
 
@@ -158,3 +161,20 @@ def running(engine: Engine) -> Iterator[Running]:
         yield run
     finally:
         run.stop()
+
+
+def _told(snapshot: Snapshot | None) -> str:
+    """The last that an engine said, for whoever waited in vain."""
+    if snapshot is None:
+        return "it has published nothing"
+    agents = [
+        f"{agent.agent_id} {agent.state} {agent.last_line or agent.reason}"
+        for agent in snapshot.agents
+    ]
+    features = [
+        f"feature {feature.id} {feature.status} {feature.review_status} "
+        f"after {feature.attempts} attempts {feature.last_error}"
+        for feature in snapshot.backlog
+    ]
+    said = [f"{notice.severity} {notice.subject} {notice.text}" for notice in snapshot.notices]
+    return "\n".join((*agents, *features, *said[-20:]))
