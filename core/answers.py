@@ -4,21 +4,44 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from autocoder.core.backends.choice import availability, model_of
+from autocoder.core.commands import SpawnAgent
+from autocoder.core.errors import GitError, UsageError
 from autocoder.core.launcher import run_folder
-from autocoder.core.models import Agent, PoolStatus, Role
+from autocoder.core.models import (
+    Agent,
+    AgentState,
+    FeatureStatus,
+    PoolStatus,
+    Role,
+    Snapshot,
+    WorktreeStatus,
+)
 from autocoder.core.ports.rules import host_rules, next_block
 from autocoder.core.probe import TICKS_PER_SECOND, Kernel, Process, one_line
-from autocoder.core.questions import Details, Growth, PastEvent, ProcessLine, SettingValue
-from autocoder.core.settings import Settings, documented
+from autocoder.core.questions import (
+    BackendChoice,
+    Details,
+    Growth,
+    PastEvent,
+    ProcessLine,
+    SettingValue,
+    SpawnForecast,
+)
+from autocoder.core.settings import BACKENDS, Settings, documented
 from autocoder.core.store import ProjectStore
-from autocoder.core.worktrees import Repository
+from autocoder.core.worktrees import Repository, survey
 
 PROMPT_LIMIT = NEW_FILE_LIMIT = 64 * 1024
+HISTORY_READ = 1000
+"""Ended agents that are looked at for what is to be gone on with."""
 OURS = ("AUTOCODER_", "API_PORT", "WEB_PORT", "VITE_PORT", "PORT")
 """Variables whose values are shown; every other one may hold a secret."""
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
@@ -45,24 +68,26 @@ class LocalAnswers:
     def details(self, agent: Agent) -> Details:
         folder = run_folder(self._project_dir, agent.agent_id)
         processes = self._processes(agent)
+        repository = self._repository_of(agent)
         return Details(
             processes=processes,
             environment=_environment(processes),
             facts=_facts(folder / "exit.json"),
-            changed_paths=self._repository.changed_paths(agent.branch)
-            if agent.branch and self._repository.commits_ahead(agent.branch)
+            changed_paths=repository.changed_paths(agent.branch)
+            if agent.branch and repository.commits_ahead(agent.branch)
             else (),
             prompt=_prompt(folder / "prompt.md"),
         )
 
     def diff(self, agent: Agent) -> str:
+        repository = self._repository_of(agent)
         if agent.worktree_path and Path(agent.worktree_path).is_dir():
             worktree = Path(agent.worktree_path)
-            _, unknown = self._repository.changes(worktree)
+            _, unknown = repository.changes(worktree)
             new = "".join(_new_file(worktree, name) for name in sorted(unknown))
-            return self._repository.diff_worktree(worktree) + new
-        if agent.branch and self._repository.commits_ahead(agent.branch):
-            return self._repository.diff(agent.branch)
+            return repository.diff_worktree(worktree) + new
+        if agent.branch and repository.commits_ahead(agent.branch):
+            return repository.diff(agent.branch)
         return ""
 
     def events(self, limit: int) -> tuple[PastEvent, ...]:
@@ -107,6 +132,81 @@ class LocalAnswers:
             )
             for name, _, _, meaning in documented()
         )
+
+    def worktrees(self) -> tuple[WorktreeStatus, ...]:
+        features = self._store.features()
+        bases = {each.branch_name: each.base for each in features if each.base}
+        return survey(self._repository, self._in_use(), bases)
+
+    def _in_use(self) -> set[str]:
+        """Agents that live, and crashed ones whose features wait to be gone on with."""
+        waiting = {
+            each.id for each in self._store.features() if each.status is FeatureStatus.PENDING
+        }
+        used = {record.agent_id for record in self._store.live_agents()}
+        for record in self._store.history(HISTORY_READ):
+            if record.feature_id in waiting:
+                waiting.discard(record.feature_id)
+                if record.state is AgentState.CRASHED:
+                    used.add(record.agent_id)
+        return used
+
+    def forecast(self, wish: SpawnAgent, snapshot: Snapshot) -> SpawnForecast:
+        backend = wish.backend or self._settings.backend
+        settings = replace(
+            self._settings, backend=backend, model=wish.model or self._settings.model
+        )
+        repository = self._repository.on(wish.base)
+        names = dict.fromkeys((self._settings.backend, *BACKENDS, *self._settings.backends))
+        choices = tuple(self._choice(name) for name in names)
+        forecast = SpawnForecast(choices, backend, model_of(settings), repository.base)
+        chosen = self._choice(backend)
+        if not chosen.usable:
+            why = f"{backend} cannot run here: {chosen.detail}"
+            return replace(forecast, refusal=why, remedy=chosen.remedy)
+        try:
+            repository.base_commit()
+        except GitError:
+            return replace(
+                forecast,
+                refusal=f"there is no branch {repository.base!r}",
+                remedy="Name a local branch to start from.",
+            )
+        pairs = self._next_pairs(snapshot, max(1, wish.variants))
+        if not pairs and self._settings.ports.mode == "pool":
+            return replace(
+                forecast, refusal="no free pair of ports", remedy="e extends the pools first."
+            )
+        name = wish.task.strip().partition("\n")[0].strip()
+        number = max((each.id for each in snapshot.backlog), default=0) + 1
+        branch = repository.branch_name(number, name) if name else ""
+        return replace(forecast, branch=branch, pairs=pairs)
+
+    def _choice(self, name: str) -> BackendChoice:
+        found = availability(name, self._settings)
+        return BackendChoice(name, found.usable, found.detail, found.remedy)
+
+    def _next_pairs(self, snapshot: Snapshot, count: int) -> tuple[tuple[int, int], ...]:
+        """The lowest ports nobody holds that can be bound now, as the ledger would grant them."""
+        if self._settings.ports.mode != "pool":
+            return ()
+        api, web = (self._free_ports(role, snapshot) for role in (Role.API, Role.WEB))
+        return tuple(islice(zip(api, web, strict=False), count))
+
+    def _free_ports(self, role: Role, snapshot: Snapshot) -> Iterator[int]:
+        barred = host_rules(self._settings.ui.port).never | {each.port for each in snapshot.leases}
+        for pool in snapshot.pools:
+            for span in pool.ranges if pool.role is role else ():
+                for port in range(span.start, span.end):
+                    if port not in barred and self._kernel.is_free(port):
+                        yield port
+
+    def _repository_of(self, agent: Agent) -> Repository:
+        """With the base of the agent's feature, where that has one of its own."""
+        try:
+            return self._repository.on(self._store.feature(agent.feature_id).base)
+        except UsageError:
+            return self._repository  # the feature is gone
 
     def _processes(self, agent: Agent) -> tuple[ProcessLine, ...]:
         table = self._kernel.processes()

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from autocoder.core.models import Agent, PoolStatus, PortRange, Role, Severity
+from autocoder.core.commands import SpawnAgent
+from autocoder.core.models import (
+    Agent,
+    PoolStatus,
+    PortRange,
+    Role,
+    Severity,
+    Snapshot,
+    WorktreeStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,34 @@ class Growth:
     """The other ports, each with who listens on it as far as the kernel tells."""
 
 
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """A backend by name, and whether it can be run on this host."""
+
+    name: str
+    usable: bool
+    detail: str
+    """Where it is, or what is missing."""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnForecast:
+    """What a wish to spawn would get at this moment, or why it would get nothing."""
+
+    backends: tuple[BackendChoice, ...]
+    """Every known one, the project's first."""
+    backend: str
+    model: str
+    """Empty: the backend's own default."""
+    base: str
+    branch: str = ""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """API and web port, a pair for each variant that could start; none where the kernel picks."""
+    refusal: str = ""
+    remedy: str = ""
+
+
 class Questions(Protocol):
     """Raises `AutocoderError` where git, the kernel or the database will not answer."""
 
@@ -90,3 +127,9 @@ class Questions(Protocol):
         """The next blocks of `amount` ports, one for each role, that overlap nothing."""
 
     def settings(self) -> tuple[SettingValue, ...]: ...
+
+    def worktrees(self) -> tuple[WorktreeStatus, ...]:
+        """The worktrees we made that are on disk, by agent."""
+
+    def forecast(self, wish: SpawnAgent, snapshot: Snapshot) -> SpawnForecast:
+        """What `wish` would get if it were asked for now; nothing is granted or made."""

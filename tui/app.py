@@ -21,20 +21,18 @@ from textual.reactive import reactive
 
 from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine
+from autocoder.core.errors import RefusedError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
-from autocoder.core.questions import Growth, Questions
+from autocoder.core.questions import Questions
 from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
 from autocoder.tui.messages import (
     CommandsRequested,
     EngineEnded,
-    GrowthAnswered,
-    GrowthAsked,
-    Page,
-    PageAnswered,
     PreferencesRead,
     QuestionAsked,
+    QuestionRefused,
     QuitRequested,
     SnapshotTaken,
 )
@@ -42,7 +40,6 @@ from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
 from autocoder.tui.preferences import Preferences, PreferencesWatch
 from autocoder.tui.question_thread import QuestionThread
 from autocoder.tui.render_agents import problems
-from autocoder.tui.render_answers import NO_ANSWERS, error_page
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
 
@@ -165,28 +162,16 @@ class Panel(App[Departure]):
             self._engine.submit(command)
 
     def on_question_asked(self, message: QuestionAsked) -> None:
-        def answered(answer: Future[Page]) -> None:
+        def answered(answer: Future[Message]) -> None:
             if answer.cancelled():
                 return
             error = answer.exception()
-            page = error_page(error) if error else answer.result()
-            message.sheet.post_message(PageAnswered(page))
+            message.asker.post_message(QuestionRefused(error) if error else answer.result())
 
         if self._questions is None:
-            message.sheet.post_message(PageAnswered(NO_ANSWERS))
+            message.asker.post_message(QuestionRefused(RefusedError("there is nobody to ask here")))
         else:
             self._questions.ask(message.question, answered)
-
-    def on_growth_asked(self, message: GrowthAsked) -> None:
-        def answered(answer: Future[tuple[Growth, ...]]) -> None:
-            # Without an answer the engine still finds a block by itself.
-            if not answer.cancelled() and answer.exception() is None:
-                message.screen.post_message(GrowthAnswered(answer.result(), message.amount))
-
-        if self._questions is not None:
-            self._questions.ask(
-                lambda ask: ask.growth(message.pools, message.roles, message.amount), answered
-            )
 
     def on_quit_requested(self, message: QuitRequested) -> None:
         if not message.stop_agents or self.leaving:

@@ -4,7 +4,7 @@ Lower case is safe, upper case is stronger. Every binding has an id, by which a
 user's keymap file names it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from textual.binding import Binding
@@ -19,9 +19,18 @@ def _key(
     *,
     show: bool = True,
     display: str = "",
+    before_text: bool = False,
 ) -> Binding:
+    """`before_text`: it is no character of a text that is being written."""
     return Binding(
-        key, action, label, id=name, tooltip=tooltip, show=show, key_display=display or None
+        key,
+        action,
+        label,
+        id=name,
+        tooltip=tooltip,
+        show=show,
+        key_display=display or None,
+        priority=before_text,
     )
 
 
@@ -49,6 +58,7 @@ AGENTS: Final = (
         show=False,
     ),
     _key("agent.merge", "m", "merge", "merge", "Merge the agent's finished branch", show=False),
+    _key("agent.tell", "t", "tell", "tell", "Tell a running agent something", show=False),
     _key("pool.expand", "e", "expand", "extend ports", "Extend the port pools"),
     _key("engine.pause", "p", "pause", "pause", "Pause or resume: no new agents by itself"),
 )
@@ -69,6 +79,14 @@ VIEWS: Final = (
     _key("features", "F", "features", "features", "Features: the backlog", show=False),
     _key("details", "i", "details", "details", "Details: process tree, environment, how it ended"),
     _key("diff", "d", "diff", "diff", "The agent's changes against base"),
+    _key(
+        "worktrees",
+        "W",
+        "worktrees",
+        "worktrees",
+        "Worktrees: their sizes, and which can be removed without loss",
+        show=False,
+    ),
     _key("events", "H", "events", "events", "What has happened in this project", show=False),
     _key(
         "settings",
@@ -117,14 +135,79 @@ LEAVING: Final = (
     _key("quit", "q", "quit", "quit", "Quit; agents keep running"),
     _key("quit.stop", "Q", "stop_all", "stop all", "Stop every agent and quit", show=False),
 )
+MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *OUTSIDE, *LEAVING)
+
+PORTS: Final = (
+    _key("ports.agent", "enter", "go_to_agent", "its agent", "Go to the agent that holds the port"),
+    _key(
+        "ports.release",
+        "R",
+        "release",
+        "release",
+        "Release a port whose holder is no more, or end a quarantine once it is free",
+    ),
+    _key("ports.probe", "c", "probe", "probe now", "Look now whether a kept-out port is free"),
+    _key("ports.expand", "e", "expand", "extend", "Extend the port pools"),
+    _key("ports.filter", "slash", "filter", "filter", "Filter: every word somewhere in the row"),
+    _key("ports.back", "escape,q,P", "back", "back", "Back", display="esc"),
+)
+FEATURES: Final = (
+    _key(
+        "features.details",
+        "enter,i",
+        "details",
+        "details",
+        "Everything the backlog knows of a feature",
+        display="⏎",
+    ),
+    _key("features.spawn", "n", "spawn", "spawn on it", "Spawn an agent on the feature"),
+    _key("features.retry", "r", "retry", "retry", "Retry: claimable now, attempts back to none"),
+    _key("features.merge", "m", "merge", "merge", "Merge its finished branch"),
+    _key("features.enable", "o", "enable", "on/off", "Let it be claimed, or keep it from that"),
+    _key("features.raise", "plus,equals_sign", "raise", "sooner", "Claim it before the one above"),
+    _key("features.lower", "minus", "lower", "later", "Claim it after the one below"),
+    _key("features.mark", "space", "mark", "mark", "Mark it; keys then act on all marked"),
+    _key("features.back", "escape,q,F", "back", "back", "Back", display="esc"),
+)
+WORKTREES: Final = (
+    _key("worktrees.mark", "space", "mark", "tick", "Tick the worktree, or take the tick away"),
+    _key("worktrees.all", "asterisk", "mark_all", "tick all", "Tick all that can go, or none"),
+    _key("worktrees.remove", "X", "remove", "remove", "Remove the ticked worktrees"),
+    _key("worktrees.look", "u", "look", "look again", "Look at the disk again"),
+    _key("worktrees.back", "escape,q,W", "back", "back", "Back", display="esc"),
+)
+WALL: Final = (
+    _key("wall.agent", "enter", "go_to_agent", "its log", "Go to the agent of the chosen pane"),
+    _key("wall.back", "escape,q,v", "back", "back", "Back", display="esc"),
+)
+WRITING: Final = (
+    _key("write.send", "enter", "send", "send", "Send what is typed", before_text=True),
+    _key("write.line", "ctrl+j", "new_line", "new line", "Begin another line", before_text=True),
+    _key(
+        "write.leave",
+        "escape",
+        "back",
+        "back",
+        "End the answer under way, else leave",
+        display="esc",
+        before_text=True,
+    ),
+)
+
 GROUPS: Final = (
     ("Agents", AGENTS),
     ("Choosing", CHOOSING),
     ("Views", VIEWS),
     ("Beside the panel", OUTSIDE),
     ("Leaving", LEAVING),
+    ("In the ports view", PORTS),
+    ("In the features view", FEATURES),
+    ("In the worktrees view", WORKTREES),
+    ("On the wall", WALL),
+    ("While writing to an agent or the assistant", WRITING),
 )
-MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *OUTSIDE, *LEAVING)
+SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, WRITING)
+"""Keys that apply at the same time; between two of these a key may mean different things."""
 
 
 def shown_key(binding: Binding) -> str:
@@ -146,13 +229,19 @@ def shown_key(binding: Binding) -> str:
         "colon": ":",
         "dollar_sign": "$",
         "comma": ",",
+        "plus": "+",
+        "equals_sign": "=",
+        "minus": "-",
+        "ctrl+j": "^J",
     }
     return " ".join(names.get(key, key) for key in binding.key.split(","))
 
 
-def as_markdown(groups: Iterable[tuple[str, Iterable[Binding]]] = GROUPS) -> str:
+def as_markdown(groups: Iterable[tuple[str, Sequence[Binding]]] = GROUPS) -> str:
     """The table of keys for the README."""
     rows = ["| key | does |", "|---|---|"]
-    for _, bindings in groups:
+    for title, bindings in groups:
+        if bindings[0] not in MAIN:
+            rows.append(f"| | **{title}** |")
         rows += [f"| `{shown_key(binding)}` | {binding.tooltip} |" for binding in bindings]
     return "\n".join(rows)

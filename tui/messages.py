@@ -4,15 +4,14 @@ Facts are in the past tense, wishes end in Requested; commands themselves are
 the engine's words (`autocoder.core.commands`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from textual.message import Message
-from textual.screen import Screen
-from textual.widget import Widget
+from textual.message_pump import MessagePump
 
-from autocoder.core.commands import Command
-from autocoder.core.models import PoolStatus, Role, Snapshot
-from autocoder.core.questions import Growth, Questions
+from autocoder.core.commands import Command, SpawnAgent
+from autocoder.core.models import Snapshot, WorktreeStatus
+from autocoder.core.questions import Growth, Questions, SpawnForecast
 from autocoder.tui.preferences import Preferences
 from autocoder.tui.spans import Line
 
@@ -55,25 +54,28 @@ class QuitRequested(Message):
 
 
 class QuestionAsked(Message):
-    """A person wants to look closer; the page goes to `sheet` as `PageAnswered`."""
+    """A person wants to look closer; the answer goes to `asker`, or a `QuestionRefused`."""
 
-    def __init__(self, question: Callable[[Questions], Page], sheet: Screen[None]) -> None:
+    def __init__(self, question: Callable[[Questions], Message], asker: MessagePump) -> None:
         super().__init__()
         self.question = question
-        self.sheet = sheet
+        self.asker = asker
 
 
-class GrowthAsked(Message):
-    """The user considers extending pools; the answer goes to `screen` as `GrowthAnswered`."""
+class QuestionRefused(Message):
+    """Why there is no answer."""
 
-    def __init__(
-        self, pools: Sequence[PoolStatus], roles: Sequence[Role], amount: int, screen: Widget
-    ) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__()
-        self.pools = pools
-        self.roles = roles
-        self.amount = amount
-        self.screen = screen
+        self.error = error
+
+
+class PageAnswered(Message):
+    """What there is to read."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.page = page
 
 
 class GrowthAnswered(Message):
@@ -85,12 +87,21 @@ class GrowthAnswered(Message):
         self.amount = amount
 
 
-class PageAnswered(Message):
-    """What there is to read, or why there is not."""
+class WorktreesAnswered(Message):
+    """What a clean-up could remove, and what it could not."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, worktrees: tuple[WorktreeStatus, ...]) -> None:
         super().__init__()
-        self.page = page
+        self.worktrees = worktrees
+
+
+class SpawnForeseen(Message):
+    """What a wish to spawn would get."""
+
+    def __init__(self, wish: SpawnAgent, forecast: SpawnForecast) -> None:
+        super().__init__()
+        self.wish = wish
+        self.forecast = forecast
 
 
 class PreferencesRead(Message):

@@ -59,7 +59,8 @@ def read_preferences(path: Path) -> Preferences:
 
 
 def _keymap(table: Any, path: Path) -> dict[str, str]:
-    known = {binding.id: binding.key for binding in keys.MAIN if binding.id}
+    screens = [{each.id: each.key for each in group if each.id} for group in keys.SCREENS]
+    known = {name for screen in screens for name in screen}
     if not isinstance(table, dict):
         raise UsageError(f"{path}: keys must be a table: [keys]")
     for name, value in table.items():
@@ -68,12 +69,13 @@ def _keymap(table: Any, path: Path) -> dict[str, str]:
         if not isinstance(value, str) or not value.strip():
             raise UsageError(f"{path}: {name} must be a key such as 'ctrl+k', not {value!r}")
     chosen = {name: value.replace(" ", "") for name, value in table.items()}
-    taken: dict[str, str] = {}
-    for name, value in (known | chosen).items():
-        for key in value.split(","):
-            if key in taken:
-                raise UsageError(f"{path}: {key!r} is the key of both {taken[key]} and {name}")
-            taken[key] = name
+    for screen in screens:
+        taken: dict[str, str] = {}
+        for name, default in screen.items():
+            for key in chosen.get(name, default).split(","):
+                if key in taken:
+                    raise UsageError(f"{path}: {key!r} is the key of both {taken[key]} and {name}")
+                taken[key] = name
     return chosen
 
 

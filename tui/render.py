@@ -117,13 +117,24 @@ def grid_word(query: Query, shown: int, total: int, *, problems: bool, marked: i
     return tuple(word)
 
 
+def name_lines(agents: Sequence[Agent]) -> tuple[Line, ...]:
+    """Ids and features, one agent a line."""
+    wide = max((len(agent.agent_id) for agent in agents), default=0)
+    return tuple(
+        (
+            (f"    {sanitise(agent.agent_id).ljust(wide)}  ", Tone.STRONG),
+            (sanitise(agent.feature), Tone.PLAIN),
+        )
+        for agent in agents
+    )
+
+
 def target_lines(agents: Sequence[Agent]) -> tuple[Line, ...]:
     """Whom a question is about, and what becomes of uncommitted work."""
     wide = max((len(agent.agent_id) for agent in agents), default=0)
     lines: list[Line] = []
-    for agent in agents:
-        name = sanitise(agent.agent_id).ljust(wide)
-        lines.append(((f"    {name}  ", Tone.STRONG), (sanitise(agent.feature), Tone.PLAIN)))
+    for agent, name in zip(agents, name_lines(agents), strict=True):
+        lines.append(name)
         if agent.dirty_files:
             stays = counted(agent.dirty_files, "uncommitted file")
             verb = "stays" if agent.dirty_files == 1 else "stay"

@@ -135,5 +135,4 @@ def error_page(error: BaseException) -> tuple[Line, ...]:
     return ((), said, ((f"  {sanitise(error.hint)}", Tone.DIM),))
 
 
-NO_ANSWERS: tuple[Line, ...] = ((), (("  There is nobody to ask here.", Tone.DIM),))
 ASKING: tuple[Line, ...] = ((), (("  looking …", Tone.DIM),))

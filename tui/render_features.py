@@ -95,10 +95,16 @@ def feature_page(feature: Feature, now: float) -> tuple[Line, ...]:
         ("priority", ((str(feature.priority), Tone.PLAIN),)),
         ("attempts", ((str(feature.attempts), Tone.PLAIN),)),
         ("after", _depends(feature, now)),
+        ("claimed", (("by the backlog's order" if feature.enabled else "off: never", Tone.PLAIN),)),
+        ("backend", ((sanitise(f"{feature.backend} {feature.model}".strip()), Tone.PLAIN),)),
+        ("base", ((sanitise(feature.base), Tone.PLAIN),)),
+        ("variant of", ((str(feature.variant_of or ""), Tone.PLAIN),)),
         ("branch", ((sanitise(feature.branch_name), Tone.PLAIN),)),
         ("last error", ((sanitise(feature.last_error), Tone.WARN),)),
     )
     for name, value in facts:
+        if not any(text for text, _ in value):
+            continue
         lines.append(((f"    {name:<12}", Tone.DIM), *value))
     for title, texts in (("what", feature.description.splitlines()), ("steps", feature.steps)):
         if texts:

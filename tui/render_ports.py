@@ -1,7 +1,7 @@
 """What the ports view says: each row of the ledger, with who really listens."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from autocoder.core.logs import sanitise
@@ -17,6 +17,7 @@ LEASE_TONE = {
     LeaseState.QUARANTINED: Tone.WARN,
 }
 
+BLOCKS = " ▁▂▃▄▅▆▇█"
 NOT_ITS_OWN = (Listener.FOREIGN, Listener.SWAPPED)
 
 
@@ -24,8 +25,13 @@ def lease_key(lease: Lease) -> str:
     return str(lease.port)
 
 
-def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lease], ...]:
-    """The columns; `agent_of` finds the live agent of this project that holds a lease."""
+def lease_columns(
+    agent_of: Callable[[Lease], Agent | None], orphaned: Callable[[Lease], bool]
+) -> tuple[Column[Lease], ...]:
+    """The columns; `agent_of` finds the live agent of this project that holds a lease.
+
+    `orphaned` leases are this project's, and no agent of it holds them.
+    """
 
     def listener_mark(lease: Lease) -> Listener | None:
         agent = agent_of(lease)
@@ -68,9 +74,11 @@ def lease_columns(agent_of: Callable[[Lease], Agent | None]) -> tuple[Column[Lea
 
     def remedy(lease: Lease, now: float) -> Line:
         if lease.state is LeaseState.QUARANTINED and lease.due_at is not None:
-            return ((f"probed again in {duration(lease.due_at - now)}", Tone.DIM),)
+            return ((f"probed in {duration(lease.due_at - now)}; c probes now", Tone.DIM),)
         if lease.state is LeaseState.RELEASING:
-            return (("free once nothing listens", Tone.DIM),)
+            return (("free once nothing listens; c probes now", Tone.DIM),)
+        if lease.state is LeaseState.LEASED and orphaned(lease):
+            return (("its holder is gone; R releases", Tone.WARN),)
         if is_wrong(lease):
             return (("⏎ goes to its agent", Tone.WARN),)
         return ()
@@ -109,6 +117,21 @@ def _brief(command: str) -> str:
     return program.rpartition("/")[2] + space + rest
 
 
+def release_lines(lease: Lease, *, held: bool) -> tuple[Line, ...]:
+    """What becomes of a port that is to be released."""
+    who = sanitise(lease.holder) or "nobody"
+    lines: list[Line] = [
+        ((f"    {lease.role.value} port, {lease.state.value}, held by {who}", Tone.PLAIN),)
+    ]
+    if lease.listener:
+        said = f"{lease.listener_pid or ''} {_brief(sanitise(lease.listener))}".strip()
+        lines.append(((f"    {said} listens on it", Tone.WARN),))
+    if held:
+        lines.append((("    Its agent lives: this will be refused.", Tone.BAD),))
+    lines.append((("    It rests, and is leased again once it is seen free.", Tone.DIM),))
+    return tuple(lines)
+
+
 def ports_title(snapshot: Snapshot, host: str) -> Line:
     """Whose ports these are, the ranges of each pool, and the counts."""
     pieces: list[Line] = [((" ports of ", Tone.DIM), (sanitise(host), Tone.STRONG))]
@@ -119,6 +142,23 @@ def ports_title(snapshot: Snapshot, host: str) -> Line:
     counts = " · ".join(f"{states[state]} {state.value}" for state in LeaseState if states[state])
     pieces.append(((counts or "no leases", Tone.DIM),))
     return joined(pieces, "    ")
+
+
+def history_line(roles: Sequence[tuple[Role, Sequence[int]]], minutes: int) -> Line:
+    """How full each pool has been: a block for each step, the latest at the right."""
+    pieces: list[Line] = []
+    for role, percents in roles:
+        blocks = "".join(BLOCKS[-(-percent * (len(BLOCKS) - 1) // 100)] for percent in percents)
+        worst = max(percents, default=0)
+        pieces.append(
+            (
+                (f" {role.value} ", Tone.DIM),
+                (blocks, Tone.ACCENT),
+                (f" {percents[-1] if percents else 0}%", Tone.STRONG),
+                (f", at most {worst}%", Tone.DIM),
+            )
+        )
+    return (*joined(pieces, "  "), (f"   in {minutes} min", Tone.DIM))
 
 
 def lease_matches(lease: Lease, words: str) -> bool:

@@ -10,15 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from autocoder.core.commands import SpawnAgent
 from autocoder.core.composition import open_questions
 from autocoder.core.launcher import run_folder
-from autocoder.core.models import Agent, AgentState, PoolStatus, PortRange, Role, Severity
+from autocoder.core.models import (
+    Agent,
+    AgentState,
+    PoolStatus,
+    PortRange,
+    Role,
+    Severity,
+)
 from autocoder.core.probe import local_kernel
 from autocoder.core.questions import Questions
 from autocoder.core.settings import load_settings
-from autocoder.core.store import ProjectStore
+from autocoder.core.store import FeatureDraft, NewAgent, ProjectStore, Requeued
 from autocoder.core.worktrees import open_repository
 from support.repositories import commit, make_repository, write
+from support.snapshots import a_snapshot
 from support.waiting import wait_until
 
 
@@ -182,3 +191,67 @@ def test_the_next_blocks_overlap_nothing_and_say_who_is_in_the_way(
     assert api.free == 2
     assert [port for port, _ in api.taken] == [start + 3]
     assert "python" in api.taken[0][1] or "pytest" in api.taken[0][1]
+
+
+def test_worktrees_are_told_with_what_would_be_lost(project: Path, questions: Questions) -> None:
+    worktree = a_worktree(project)
+    write(worktree, {"new.py": "new\n"})
+    (tree,) = questions.worktrees()
+    assert (tree.agent_id, tree.branch) == ("a-0001", "feat/1-search")
+    assert (tree.dirty_files, tree.merged, tree.in_use) == (1, True, False)
+    assert tree.bytes > 0
+    assert not tree.removable
+
+
+def test_the_worktree_of_a_crashed_agent_is_in_use_while_its_feature_waits(
+    project: Path, questions: Questions
+) -> None:
+    a_worktree(project)
+    store = ProjectStore(project / "agent_system.db")
+    (feature,) = store.add_features([FeatureDraft("Search")])
+    agent = NewAgent("a-0001", 5000, 5173, 1, "feat/1-search", "scripted")
+    assert store.claim(feature.id, agent)
+    assert [tree.in_use for tree in questions.worktrees()] == [True]
+    store.end_agent(
+        "a-0001",
+        state=AgentState.CRASHED,
+        exit_code=None,
+        reason="killed",
+        outcome=Requeued("killed"),
+    )
+    assert [tree.in_use for tree in questions.worktrees()] == [True]
+    store.delete_feature(feature.id)
+    assert [tree.in_use for tree in questions.worktrees()] == [False]
+    store.close()
+
+
+def test_a_wish_to_spawn_is_told_its_branch_and_the_lowest_free_pair(questions: Questions) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        pools = tuple(
+            PoolStatus(role, (PortRange(start, start + 3),), 3, 3, 0, 0, 0, 3)
+            for role, start in ((Role.API, port), (Role.WEB, 5173))
+        )
+        snapshot = a_snapshot(pools=pools)
+        forecast = questions.forecast(SpawnAgent(task="Fix login\nit fails"), snapshot)
+    assert forecast.branch == "feat/1-fix-login"
+    assert forecast.pairs[0][0] > port
+    assert (forecast.backend, forecast.base, forecast.refusal) == ("scripted", "main", "")
+
+
+@pytest.mark.parametrize(
+    ("wish", "why"),
+    [
+        (SpawnAgent(task="x", backend="nothing"), "no such backend"),
+        (SpawnAgent(task="x", base="--nowhere"), "there is no branch"),
+        (SpawnAgent(task="x"), "no free pair"),
+    ],
+)
+def test_a_wish_that_cannot_be_fulfilled_is_refused_with_the_reason(
+    questions: Questions, wish: SpawnAgent, why: str
+) -> None:
+    forecast = questions.forecast(wish, a_snapshot(pools=()))
+    assert why in forecast.refusal
+    assert forecast.remedy

@@ -5,12 +5,19 @@ from itertools import combinations
 from textual.binding import Binding
 
 from autocoder.tui import keys
+from autocoder.tui.screens.features import FeaturesScreen
 from autocoder.tui.screens.main import MainScreen
+from autocoder.tui.screens.ports import PortsScreen
+from autocoder.tui.screens.tell import TellScreen
+from autocoder.tui.screens.wall import WallScreen
+from autocoder.tui.screens.worktrees import WorktreesScreen
 from autocoder.tui.widgets.log_pane import LogPane
 from autocoder.tui.widgets.table import Table
 
 EATEN = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"}
 """Keys that tmux, flow control or the shell take before any program sees them."""
+SCREENS = (MainScreen, PortsScreen, FeaturesScreen, WorktreesScreen, WallScreen, TellScreen)
+"""Whose keys are in `keys.SCREENS`, in its order."""
 
 
 def _keys(binding: Binding) -> set[str]:
@@ -18,14 +25,15 @@ def _keys(binding: Binding) -> set[str]:
 
 
 def test_no_two_actions_share_a_key() -> None:
-    for one, other in combinations(keys.MAIN, 2):
-        assert not _keys(one) & _keys(other), (one.action, other.action)
+    for screen in keys.SCREENS:
+        for one, other in combinations(screen, 2):
+            assert not _keys(one) & _keys(other), (one.action, other.action)
 
 
 def test_nothing_depends_on_keys_that_terminals_eat() -> None:
     tables = [
         binding
-        for table in (keys.MAIN, Table.BINDINGS, LogPane.BINDINGS)
+        for table in (*keys.SCREENS, Table.BINDINGS, LogPane.BINDINGS)
         for binding in table
         if isinstance(binding, Binding)
     ]
@@ -41,12 +49,13 @@ def test_nothing_depends_on_keys_that_terminals_eat() -> None:
 
 
 def test_every_key_has_a_name_to_rebind_it_by_and_words_for_the_help() -> None:
-    for binding in keys.MAIN:
-        assert binding.id
-        assert binding.tooltip
-        action = binding.action.partition("(")[0]
-        assert hasattr(MainScreen, f"action_{action}"), action
+    for screen, bindings in zip(SCREENS, keys.SCREENS, strict=True):
+        for binding in bindings:
+            assert binding.id
+            assert binding.tooltip
+            assert hasattr(screen, f"action_{binding.action}"), binding.action
 
 
 def test_the_readme_table_has_a_row_for_every_key() -> None:
-    assert keys.as_markdown().count("\n") == len(keys.MAIN) + 1
+    rows = [line for line in keys.as_markdown().splitlines() if line.startswith("| `")]
+    assert len(rows) == sum(map(len, keys.SCREENS))

@@ -1,6 +1,5 @@
 """Claims about the views beside the main screen, and about choosing among many agents."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,27 +14,20 @@ from autocoder.core.commands import (
     SpawnAgent,
     StopAgent,
 )
-from autocoder.core.errors import GitError
 from autocoder.core.models import (
     Agent,
     AgentState,
-    PoolStatus,
     PortRange,
     RecoveryPlan,
     Role,
-    Severity,
 )
 from autocoder.core.questions import (
-    Details,
-    Growth,
-    PastEvent,
-    ProcessLine,
     Questions,
-    SettingValue,
 )
 from autocoder.tui import outside
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.widgets.log_wall import LogWall
+from support.answers import Answers
 from support.attacks import ATTACKS, FORBIDDEN
 from support.panel import Driven, driven
 from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, an_ended
@@ -294,39 +286,9 @@ async def test_times_stand_before_the_lines_they_belong_to(with_log: Agent) -> N
 # -- looking closer
 
 
-class Answers:
-    """Hand-made answers; a diff that git refuses."""
-
-    def details(self, agent: Agent) -> Details:
-        worker = ProcessLine(48211, 0, "agent_worker.py", "S", 8_000_000, 0.2)
-        server = ProcessLine(48213, 1, "python -m api", "S", 20_000_000, 1.5)
-        variables = (("ANTHROPIC_API_KEY", ""), ("AUTOCODER_API_PORT", "5000"))
-        facts = (("exit_code", "0"), ("hostile", "\x1b]0;owned\x07"))
-        return Details((worker, server), variables, facts, ("api/search.py",), "Do it.")
-
-    def diff(self, agent: Agent) -> str:
-        if agent == TWO:
-            raise GitError("not a tree object", "Look at the repository.")
-        return "diff --git a/x b/x\n@@ -1 +1 @@\n-old\n+new \x1b[2J\n"
-
-    def events(self, limit: int) -> tuple[PastEvent, ...]:
-        return (PastEvent(NOW, Severity.INFO, "spawned", "on feature 1", "a-0f31", 1),)
-
-    def growth(
-        self, pools: Sequence[PoolStatus], roles: Sequence[Role], amount: int
-    ) -> tuple[Growth, ...]:
-        if amount > 200:
-            return tuple(Growth(role, None) for role in roles)
-        span = PortRange(6000, 6000 + amount)
-        return tuple(Growth(role, span, amount - 1, ((6007, "812 postgres"),)) for role in roles)
-
-    def settings(self) -> tuple[SettingValue, ...]:
-        return (SettingValue("parallel", "9", "$AUTOCODER_PARALLEL", "agents at once"),)
-
-
 @pytest.fixture
 def answers() -> Questions:
-    return Answers()
+    return Answers(refused=TWO)
 
 
 async def test_details_show_tree_ports_and_names_but_no_secret(answers: Questions) -> None:

@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 from autocoder.core.commands import ExpandPool
 from autocoder.core.logs import sanitise
 from autocoder.core.models import PoolStatus, Role
-from autocoder.core.questions import Growth
-from autocoder.tui.messages import GrowthAnswered, GrowthAsked
+from autocoder.core.questions import Growth, Questions
+from autocoder.tui.messages import GrowthAnswered, QuestionAsked
 from autocoder.tui.palette import CURSOR, Tone
 from autocoder.tui.spans import Line, counted
 from autocoder.tui.widgets.painted import TextLines
@@ -71,7 +71,13 @@ class ExpandScreen(ModalScreen[tuple[ExpandPool, ...]]):
     def _ask(self) -> None:
         self._growth = {}
         self._tell()
-        self.post_message(GrowthAsked(self._pools, self._roles, self._amount, self))
+        pools, roles, amount = self._pools, self._roles, self._amount
+
+        def question(ask: Questions) -> GrowthAnswered:
+            return GrowthAnswered(ask.growth(pools, roles, amount), amount)
+
+        # Without an answer the engine still finds a block by itself.
+        self.post_message(QuestionAsked(question, self))
 
     def _tell(self) -> None:
         dialog = self.query_one("#dialog", TextLines)

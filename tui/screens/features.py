@@ -4,12 +4,19 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.screen import Screen
 
-from autocoder.core.commands import Command, MergeFeature, RetryFeature, SpawnAgent
+from autocoder.core.commands import (
+    Command,
+    EnableFeature,
+    MergeFeature,
+    PrioritiseFeature,
+    RetryFeature,
+    SpawnAgent,
+)
 from autocoder.core.models import Feature, Snapshot
-from autocoder.tui import render_features
+from autocoder.tui import keys, render_features
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
 from autocoder.tui.screens.sheet import SheetScreen
@@ -19,22 +26,17 @@ from autocoder.tui.widgets.painted import TextLines
 from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
 
-CHANGING = frozenset({"spawn", "retry", "merge"})
+CHANGING = frozenset({"spawn", "retry", "merge", "enable", "raise", "lower"})
 
 
 class FeaturesScreen(Screen[None]):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,i", "details", "details", key_display="⏎", id="features.details"),
-        Binding("n", "spawn", "spawn on it", id="features.spawn"),
-        Binding("r", "retry", "retry", id="features.retry"),
-        Binding("m", "merge", "merge", id="features.merge"),
-        Binding("escape,q,F", "back", "back", key_display="esc", id="features.back"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = list(keys.FEATURES)
 
     def __init__(self, clock: Callable[[], float], *, read_only: bool) -> None:
         super().__init__()
         self._clock = clock
         self._read_only = read_only
+        self._backlog: tuple[Feature, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield TextLines(id="title")
@@ -60,6 +62,7 @@ class FeaturesScreen(Screen[None]):
     def _on_snapshot(self, snapshot: Snapshot | None) -> None:
         if snapshot is None:
             return
+        self._backlog = snapshot.backlog
         self.table.show(snapshot.backlog)
         self.query_one("#title", TextLines).lines = (
             (
@@ -85,6 +88,34 @@ class FeaturesScreen(Screen[None]):
 
     def action_merge(self) -> None:
         self._want(MergeFeature)
+
+    def action_enable(self) -> None:
+        chosen = self.table.targets
+        on = not any(feature.enabled for feature in chosen)
+        self._want(lambda number: EnableFeature(number, on))
+
+    def action_raise(self) -> None:
+        self._move(-1)
+
+    def action_lower(self) -> None:
+        self._move(1)
+
+    def _move(self, step: int) -> None:
+        """Give the feature the priority that brings it past its neighbour in claim order."""
+        feature = self.table.cursor_row
+        order = self._backlog
+        if feature is None or feature not in order:
+            return
+        at = order.index(feature) + step
+        if 0 <= at < len(order):
+            priority = order[at].priority - step
+            self.post_message(CommandsRequested(PrioritiseFeature(feature.id, priority)))
+
+    def action_mark(self) -> None:
+        key = self.table.cursor_key
+        if key is not None:
+            self.table.mark(self.table.marks ^ {key})
+            self.table.action_move(1)
 
     def action_details(self) -> None:
         for feature in self.table.targets[:1]:

@@ -9,11 +9,12 @@ from textual.screen import Screen
 from autocoder.core.commands import Command
 from autocoder.core.models import Agent, Snapshot
 from autocoder.tui.messages import CommandsRequested
+from autocoder.tui.pool_history import PoolHistory
 
 CHANGING = frozenset(
     {
         *("spawn", "spawn_typed", "stop", "kill", "recover", "recover_all", "merge"),
-        *("expand", "pause", "stop_all", "shell"),
+        *("expand", "pause", "stop_all", "shell", "tell"),
     }
 )
 """Actions that a read-only panel does not have."""
@@ -28,6 +29,7 @@ class FleetScreen(Screen[None]):
         super().__init__()
         self.own_keys: Mapping[str, str] = MappingProxyType({})
         """The user's keys, by the name of their binding."""
+        self.pool_history = PoolHistory()
         self._clock = clock
         self._read_only = read_only
 

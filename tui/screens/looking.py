@@ -5,7 +5,7 @@ from collections.abc import Callable
 from autocoder.core.logs import sanitise
 from autocoder.core.questions import Questions
 from autocoder.tui import render
-from autocoder.tui.messages import Page, QuestionAsked
+from autocoder.tui.messages import Page, PageAnswered, QuestionAsked
 from autocoder.tui.render_answers import (
     ASKING,
     details_page,
@@ -19,6 +19,7 @@ from autocoder.tui.screens.help import help_lines
 from autocoder.tui.screens.ports import PortsScreen
 from autocoder.tui.screens.sheet import SheetScreen
 from autocoder.tui.screens.wall import WallScreen
+from autocoder.tui.screens.worktrees import WorktreesScreen
 from autocoder.tui.widgets.notice_line import NoticeLine
 
 EVENTS_SHOWN = 500
@@ -29,7 +30,7 @@ class Looking(FleetScreen):
         self.app.push_screen(SheetScreen("help", help_lines(self.own_keys)))
 
     def action_ports(self) -> None:
-        screen = PortsScreen(self._clock, read_only=self._read_only)
+        screen = PortsScreen(self._clock, self.pool_history, read_only=self._read_only)
         self.app.push_screen(screen, self.go_to)
 
     def action_wall(self) -> None:
@@ -37,6 +38,9 @@ class Looking(FleetScreen):
 
     def action_features(self) -> None:
         self.app.push_screen(FeaturesScreen(self._clock, read_only=self._read_only))
+
+    def action_worktrees(self) -> None:
+        self.app.push_screen(WorktreesScreen(self._clock, read_only=self._read_only))
 
     def action_details(self) -> None:
         agent, now = self.selected, self._clock()
@@ -57,7 +61,7 @@ class Looking(FleetScreen):
     def _ask(self, title: str, question: Callable[[Questions], Page]) -> None:
         sheet = SheetScreen(sanitise(title), ASKING)
         self.app.push_screen(sheet)
-        self.post_message(QuestionAsked(question, sheet))
+        self.post_message(QuestionAsked(lambda ask: PageAnswered(question(ask)), sheet))
 
     def action_notices(self) -> None:
         if self.snapshot is None:

@@ -84,6 +84,7 @@ class MainScreen(Wishes, Looking, Beside):
     def watch_snapshot(self, snapshot: Snapshot | None) -> None:
         if snapshot is None:
             return
+        self.pool_history.add(snapshot.pools, self._clock())
         self._show_agents()
         self._show_log()
 

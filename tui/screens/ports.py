@@ -6,36 +6,38 @@ from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.widgets import Input
 
-from autocoder.core.commands import ExpandPool
+from autocoder.core.commands import ExpandPool, ProbePort, ReleasePort
 from autocoder.core.models import Agent, Lease, Snapshot
-from autocoder.tui import render_header, render_ports
+from autocoder.tui import keys, render_header, render_ports
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
+from autocoder.tui.pool_history import SAMPLES, STEP_S, PoolHistory
+from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.expand import ExpandScreen
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.painted import TextLines
 from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
 
+CHANGING = frozenset({"expand", "release", "probe"})
+
 
 class PortsScreen(Screen[str | None]):
     """Dismissed with the id of the agent to go to, or None."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "go_to_agent", "its agent", key_display="⏎", id="ports.agent"),
-        Binding("e", "expand", "extend", id="ports.expand"),
-        Binding("slash", "filter", "filter", key_display="/", id="ports.filter"),
-        Binding("escape,q,P", "back", "back", key_display="esc", id="ports.back"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = list(keys.PORTS)
 
-    def __init__(self, clock: Callable[[], float], *, read_only: bool) -> None:
+    def __init__(
+        self, clock: Callable[[], float], history: PoolHistory, *, read_only: bool
+    ) -> None:
         super().__init__()
         self._clock = clock
+        self._history = history
         self._read_only = read_only
         self._snapshot: Snapshot | None = None
         self._holders: dict[str, Agent] = {}
@@ -44,9 +46,10 @@ class PortsScreen(Screen[str | None]):
     def compose(self) -> ComposeResult:
         yield TextLines(id="title")
         yield TextLines(id="gauges")
+        yield TextLines(id="history")
         yield Rule()
         yield Table[Lease](
-            render_ports.lease_columns(self._agent_of),
+            render_ports.lease_columns(self._agent_of, self._is_orphaned),
             render_ports.lease_key,
             self._clock,
             empty=render_ports.NO_LEASES,
@@ -76,7 +79,19 @@ class PortsScreen(Screen[str | None]):
         self.query_one("#title", TextLines).lines = (render_ports.ports_title(snapshot, host),)
         gauges = render_header.pools_line(snapshot, self.app.size.width)
         self.query_one("#gauges", TextLines).lines = (gauges,)
+        self._show_history()
         self._show()
+
+    def _show_history(self) -> None:
+        roles = (
+            list(dict.fromkeys(pool.role for pool in self._snapshot.pools))
+            if self._snapshot
+            else []
+        )
+        now = self._clock()
+        past = [(role, self._history.of(role, now)) for role in roles]
+        minutes = round(SAMPLES * STEP_S / 60)
+        self.query_one("#history", TextLines).lines = (render_ports.history_line(past, minutes),)
 
     def _show(self) -> None:
         if self._snapshot is not None:
@@ -89,14 +104,44 @@ class PortsScreen(Screen[str | None]):
             return None
         return self._holders.get(lease.holder)
 
+    def _is_orphaned(self, lease: Lease) -> bool:
+        ours = self._snapshot is not None and lease.project == self._snapshot.project_dir
+        return ours and lease.holder not in self._holders
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        return not (self._read_only and action == "expand")
+        return not (self._read_only and action in CHANGING)
 
     def action_go_to_agent(self) -> None:
-        for lease in self.table.rows:
-            if render_ports.lease_key(lease) == self.table.cursor_key:
-                agent = self._agent_of(lease)
-                self.dismiss(agent.agent_id if agent else None)
+        lease = self.table.cursor_row
+        if lease is not None:
+            agent = self._agent_of(lease)
+            self.dismiss(agent.agent_id if agent else None)
+
+    def action_probe(self) -> None:
+        lease = self.table.cursor_row
+        if lease is not None:
+            self.post_message(CommandsRequested(ProbePort(lease.port)))
+
+    def action_release(self) -> None:
+        lease = self.table.cursor_row
+        if lease is None:
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.post_message(CommandsRequested(ReleasePort(lease.port)))
+
+        key = next(
+            (k for k, each in self.active_bindings.items() if each.binding.action == "release"), ""
+        )
+        question = Question(
+            title=f"Release port {lease.port}?",
+            body=render_ports.release_lines(lease, held=self._agent_of(lease) is not None),
+            verb="releases",
+            otherwise="keeps",
+            key=key,
+        )
+        self.app.push_screen(ConfirmScreen(question), answered)
 
     def action_expand(self) -> None:
         if self._snapshot is not None:

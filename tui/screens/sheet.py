@@ -8,8 +8,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
-from autocoder.tui.messages import PageAnswered
+from autocoder.tui.messages import PageAnswered, QuestionRefused
 from autocoder.tui.palette import Tone
+from autocoder.tui.render_answers import error_page
 from autocoder.tui.spans import Line
 from autocoder.tui.widgets.pager import Pager
 from autocoder.tui.widgets.painted import TextLines
@@ -38,6 +39,9 @@ class SheetScreen(ModalScreen[None]):
 
     def on_page_answered(self, message: PageAnswered) -> None:
         self.query_one(Pager).lines = message.page
+
+    def on_question_refused(self, message: QuestionRefused) -> None:
+        self.query_one(Pager).lines = error_page(message.error)
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.screen import Screen
 
 from autocoder.core.models import Agent, Snapshot
+from autocoder.tui import keys
 from autocoder.tui.palette import Tone
 from autocoder.tui.widgets.header import Header
 from autocoder.tui.widgets.key_bar import KeyBar
@@ -18,10 +19,7 @@ from autocoder.tui.widgets.rule import Rule
 class WallScreen(Screen[str | None]):
     """Dismissed with the id of the agent to go to, or None."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "go_to_agent", "its log", key_display="⏎", id="wall.agent"),
-        Binding("escape,q,v", "back", "back", key_display="esc", id="wall.back"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = list(keys.WALL)
 
     def __init__(self, clock: Callable[[], float], marked: frozenset[str]) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from autocoder.core.commands import (
     Resume,
     SpawnAgent,
     StopAgent,
+    TellAgent,
 )
 from autocoder.tui import render
 from autocoder.tui.messages import QuitRequested
@@ -17,6 +18,7 @@ from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.expand import ExpandScreen
 from autocoder.tui.screens.fleet import FleetScreen
 from autocoder.tui.screens.spawn import SpawnScreen
+from autocoder.tui.screens.tell import TellScreen
 from autocoder.tui.spans import counted
 
 
@@ -55,6 +57,18 @@ class Wishes(FleetScreen):
             key=key,
         )
         self._confirm(question, tuple(command(agent.agent_id) for agent in targets))
+
+    def action_tell(self) -> None:
+        live = [agent for agent in self.targets if agent.live]
+        if not live:
+            self.say(f"{self.key_of('tell')} tells a running agent something; here is none")
+            return
+
+        def tell(text: str | None) -> None:
+            if text:
+                self.want(*(TellAgent(agent.agent_id, text) for agent in live))
+
+        self.app.push_screen(TellScreen(live), tell)
 
     def action_recover(self) -> None:
         targets = self.targets

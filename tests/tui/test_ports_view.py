@@ -1,0 +1,68 @@
+"""Claims about the ports view: what it does to a port, and how full the pools have been."""
+
+import pytest
+
+from autocoder.core.commands import ProbePort, ReleasePort
+from autocoder.core.models import Role
+from autocoder.tui.pool_history import SAMPLES, STEP_S, PoolHistory
+from autocoder.tui.render_ports import history_line
+from autocoder.tui.spans import plain
+from support.panel import driven
+from support.snapshots import NOW, a_busy_project, a_pool
+
+
+def pools(leased: int) -> tuple[object, ...]:
+    return (a_pool(Role.API, leased=leased), a_pool(Role.WEB))
+
+
+async def test_c_probes_the_port_under_the_cursor_at_once() -> None:
+    async with driven(a_busy_project(), size=(140, 48)) as run:
+        await run.press("P", "slash")
+        await run.type("quarantined")
+        await run.press("enter", "c")
+        assert run.asked == [ProbePort(5013)]
+
+
+async def test_a_port_is_released_after_a_question_that_says_who_listens() -> None:
+    async with driven(a_busy_project(), size=(140, 48)) as run:
+        await run.press("P", "slash")
+        await run.type("quarantined")
+        await run.press("enter", "R")
+        await run.shows("Release port 5013?")
+        assert "812 postgres listens on it" in run.screen
+        await run.press("enter", "escape")
+        assert run.asked == []
+        await run.press("R", "y")
+        assert run.asked == [ReleasePort(5013)]
+
+
+async def test_whoever_releases_a_live_agents_port_is_told_beforehand() -> None:
+    async with driven(a_busy_project(), size=(140, 48)) as run:
+        await run.press("P", "R")
+        await run.shows("this will be refused")
+
+
+async def test_a_read_only_panel_neither_probes_nor_releases() -> None:
+    async with driven(a_busy_project(), read_only=True) as run:
+        await run.press("P", "c", "R", "y")
+        assert run.asked == []
+
+
+async def test_the_ports_view_shows_how_full_the_pools_have_been() -> None:
+    async with driven(a_busy_project(), size=(140, 48)) as run:
+        await run.press("P")
+        await run.shows("at most 12%")
+        assert "in 15 min" in run.screen
+
+
+def test_time_without_a_snapshot_is_filled_in_and_the_oldest_falls_away() -> None:
+    history = PoolHistory()
+    history.add(pools(49), NOW)  # type: ignore[arg-type]
+    history.add(pools(0), NOW + 3 * STEP_S)  # type: ignore[arg-type]
+    assert history.of(Role.API, NOW + 5 * STEP_S) == (50, 50, 50, 50, 0, 0)
+    assert history.of(Role.API, NOW + 9 * SAMPLES * STEP_S) == (0,) * SAMPLES
+
+
+@pytest.mark.parametrize(("percent", "block"), [(0, " "), (1, "▁"), (50, "▄"), (100, "█")])
+def test_a_pool_with_anything_leased_is_never_drawn_as_empty(percent: int, block: str) -> None:
+    assert f"api {block} {percent}%" in plain(history_line([(Role.API, (percent,))], 15))
