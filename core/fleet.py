@@ -229,6 +229,8 @@ class Fleet:
             if not at_once and len(self._agents) >= self._settings.parallel:
                 continue
             record = self._store.agent(agent_id)
+            if self._upkeep.is_removing(record.worktree_path):
+                continue
             try:
                 feature = self._store.feature(record.feature_id or 0)
                 if not self.spawn(feature, requested=True, source=record):

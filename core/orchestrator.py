@@ -141,6 +141,8 @@ class Orchestrator:
             self._fleet,
             self._filling,
             self._snapshots,
+            settings=settings,
+            repository=repository,
             store=store,
             allocator=allocator,
             notices=self._notices,

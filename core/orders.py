@@ -5,29 +5,39 @@ reason: whoever gave it sees that, and nobody else waits for it.
 """
 
 from autocoder.core.admission import Admission
+from autocoder.core.backends.choice import check_backend, settings_for
 from autocoder.core.commands import (
     Command,
+    EnableFeature,
     ExpandPool,
     KillAgent,
     MergeFeature,
     Pause,
+    PrioritiseFeature,
     RecoverAgent,
     RecoverAll,
+    RemoveWorktrees,
     Resume,
     RetryFeature,
     SpawnAgent,
     StopAgent,
     StopAll,
 )
-from autocoder.core.errors import AutocoderError, RefusedError
+from autocoder.core.errors import AutocoderError, RefusedError, UsageError
 from autocoder.core.filling import Filling
 from autocoder.core.fleet import Fleet
 from autocoder.core.models import Feature, FeatureStatus, LeaseState, RecoveryPlan, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.ports import PortAllocator
+from autocoder.core.settings import Settings
 from autocoder.core.snapshots import Snapshots
 from autocoder.core.store import FeatureDraft, ProjectStore
 from autocoder.core.upkeep import Upkeep
+from autocoder.core.worktrees import Repository
+
+MOST_VARIANTS = 9
+BRANCHES_NAMED = 10
+"""How many branches a refusal lists."""
 
 
 class Orders:
@@ -37,6 +47,8 @@ class Orders:
         filling: Filling,
         snapshots: Snapshots,
         *,
+        settings: Settings,
+        repository: Repository,
         store: ProjectStore,
         allocator: PortAllocator,
         notices: Notices,
@@ -46,6 +58,8 @@ class Orders:
         self._fleet = fleet
         self._filling = filling
         self._snapshots = snapshots
+        self._settings = settings
+        self._repository = repository
         self._store = store
         self._allocator = allocator
         self._notices = notices
@@ -61,8 +75,8 @@ class Orders:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case SpawnAgent(feature_id, task):
-                self._spawn(feature_id, task)
+            case SpawnAgent():
+                self._spawn(command)
             case StopAgent(agent_id):
                 self._fleet.stop(agent_id)
             case KillAgent(agent_id):
@@ -89,16 +103,61 @@ class Orders:
                     self._fleet.stop(live.agent_id)
             case RetryFeature(feature_id):
                 self._store.retry_feature(feature_id)
+            case EnableFeature(feature_id, enabled):
+                self._store.set_enabled(feature_id, enabled)
+            case PrioritiseFeature(feature_id, priority):
+                self._store.set_priority(feature_id, priority)
             case MergeFeature(feature_id):
                 self._upkeep.merge(self._store.feature(feature_id), asked=True)
+            case RemoveWorktrees(agent_ids):
+                self._remove_worktrees(agent_ids)
 
-    def _spawn(self, feature_id: int | None, task: str) -> None:
-        if task.strip():
-            name, _, description = task.strip().partition("\n")
-            draft = FeatureDraft(name=name.strip()[:200], description=description.strip())
-            feature: Feature | None = self._store.add_features([draft])[0]
-        elif feature_id is not None:
-            feature = self._store.feature(feature_id)
+    def _spawn(self, wish: SpawnAgent) -> None:
+        self._check(wish)
+        features = self._wanted(wish)
+        self._admission.check_room()
+        for feature in features:
+            if not self._fleet.spawn(feature, requested=True):
+                raise RefusedError(
+                    f"feature {feature.id} cannot be started: it is {feature.status.lower()} "
+                    "or waits for another feature"
+                )
+
+    def _check(self, wish: SpawnAgent) -> None:
+        """Raises `UsageError` where the wish cannot be fulfilled now nor later."""
+        if not 1 <= wish.variants <= MOST_VARIANTS:
+            raise UsageError(
+                f"{wish.variants} variants are not possible", f"Ask for 1 to {MOST_VARIANTS}."
+            )
+        if wish.variants > 1 and not wish.task.strip():
+            raise UsageError(
+                "only a typed task can have variants", "Name the task, or leave variants out."
+            )
+        if wish.backend or wish.model:
+            backend = wish.backend or self._settings.backend
+            check_backend(settings_for(self._settings, backend, wish.model))
+        if wish.base and wish.base not in (branches := self._repository.branches()):
+            raise UsageError(
+                f"there is no branch {wish.base!r} to start from",
+                f"There are: {', '.join(branches[:BRANCHES_NAMED])}.",
+            )
+
+    def _wanted(self, wish: SpawnAgent) -> tuple[Feature, ...]:
+        """The features to start, those of a typed task made first, with what they are to run."""
+        if wish.task.strip():
+            name, _, description = wish.task.strip().partition("\n")
+            draft = FeatureDraft(
+                name=name.strip()[:200],
+                description=description.strip(),
+                backend=wish.backend,
+                model=wish.model,
+                base=wish.base,
+            )
+            if wish.variants > 1:
+                return self._store.add_variants(draft, wish.variants)
+            return self._store.add_features([draft])
+        if wish.feature_id is not None:
+            feature: Feature | None = self._store.feature(wish.feature_id)
         else:
             feature = self._store.next_claimable() or self._next_waiting()
         if feature is None:
@@ -106,12 +165,21 @@ class Orders:
                 "no feature can be started now",
                 "Add one (`autocoder features add`), or retry a blocked one.",
             )
-        self._admission.check_room()
-        if not self._fleet.spawn(feature, requested=True):
-            raise RefusedError(
-                f"feature {feature.id} cannot be started: it is {feature.status.lower()} "
-                "or waits for another feature"
-            )
+        changes = wish.backend or wish.model or wish.base
+        if not changes or feature.status is not FeatureStatus.PENDING:
+            return (feature,)
+        chosen = self._store.edit_feature(
+            feature.id,
+            backend=wish.backend or None,
+            model=wish.model or None,
+            base=wish.base or None,
+        )
+        return (chosen,)
+
+    def _remove_worktrees(self, agent_ids: tuple[str, ...]) -> None:
+        lived_in = {live.record.worktree_path for live in self._fleet}
+        awaited = {self._store.agent(each).worktree_path for each in self._fleet.to_recover}
+        self._upkeep.clean_up(agent_ids, lived_in | awaited)
 
     def _next_waiting(self) -> Feature | None:
         """The next feature that only its back-off keeps from being claimed."""

@@ -25,7 +25,6 @@ from autocoder.core.prompts import render_prompt
 from autocoder.core.settings import Settings, database_path, ledger_path
 from autocoder.core.store import AgentRecord
 
-MAX_ITERATIONS = 5
 _CONVERSATION = re.compile(r"\w[\w.:-]{0,199}", re.ASCII)
 
 

@@ -22,7 +22,7 @@ from autocoder.core.notices import Notices
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, Failed, ProjectStore
 from autocoder.core.verify import Cancelled, Closed, Finish, Verifier
-from autocoder.core.worktrees import Merged, ReadyToMerge, Repository
+from autocoder.core.worktrees import Cleaned, Merged, ReadyToMerge, Repository, clean_up
 
 ENDED_SEARCHED = 500
 """How far back ended agents are looked through for worktrees."""
@@ -59,7 +59,10 @@ class Upkeep:
         self._rng = rng
         self._now = now
         self._tidying: dict[str, Future[bool]] = {}
+        self._cleaning: dict[frozenset[str], Future[tuple[Cleaned, ...]]] = {}
         self._merging: dict[int, Future[Closed]] = {}
+        self._asked: set[int] = set()
+        """Features whose merge a human waits for."""
         self._dirty: tuple[str, Future[int]] | None = None
         self._merged_at = float("-inf")
         self._turn = 0
@@ -74,9 +77,13 @@ class Upkeep:
     @property
     def busy(self) -> bool:
         """Whether a removal or a merge is still under way."""
-        return bool(self._tidying or self._merging)
+        return bool(self._tidying or self._cleaning or self._merging)
 
     # ------------------------------------------------------------------ worktrees
+
+    def is_tidying(self, agent_id: str) -> bool:
+        """Whether the agent's worktree may be gone in a moment."""
+        return agent_id in self._tidying
 
     def tidy(self, record: AgentRecord, *, merged: bool = False) -> None:
         """Remove an ended agent's worktree if nothing in it would be lost, some ticks later."""
@@ -85,8 +92,13 @@ class Upkeep:
         # Where no worker ever ran, half a checkout is all there can be.
         unused = record.pid is None and not (folder / "log").exists()
         forced = unused and path == self._repository.worktrees_dir / record.agent_id
+        features = self._store.features()
+        base = next((each.base for each in features if each.id == record.feature_id), "")
+        repository = self._repository.on(base)
         self._tidying[record.agent_id] = self._git.submit(
-            lambda: self._discard(folder / "tmp", path, record.branch, merged=merged, forced=forced)
+            lambda: _discard(
+                repository, folder / "tmp", path, record.branch, merged=merged, forced=forced
+            )
         )
 
     def tidy_ended(self, in_use: Collection[str]) -> None:
@@ -96,26 +108,41 @@ class Upkeep:
             if record.worktree_path not in in_use:
                 self.tidy(record)
 
-    def _discard(
-        self, scratch: Path, path: Path | None, branch: str, *, merged: bool, forced: bool
-    ) -> bool:
-        """In a git thread: whether the worktree is gone, with its branch if that held nothing."""
-        shutil.rmtree(scratch, ignore_errors=True)
-        repository = self._repository
-        if path is None:
-            return False
-        ahead = not merged and repository.commits_ahead(branch)
-        if not path.exists():
-            repository.prune()
-        elif forced:
-            repository.remove(path, force=True)
-        elif repository.dirty_files(path) or ahead:
-            return False
-        else:
-            repository.remove(path)
-        if not ahead:
-            repository.delete_branch(branch)
-        return True
+    def clean_up(self, agent_ids: Collection[str], in_use: Collection[str]) -> None:
+        """Remove these worktrees where nothing would be lost; notices say what became of each.
+
+        `in_use` are paths of worktrees that are lived in, or about to be.
+        """
+        names, features = frozenset(agent_ids), self._store.features()
+        bases = {each.branch_name: each.base for each in features if each.base}
+        self._cleaning[names] = self._git.submit(
+            lambda: clean_up(self._repository, sorted(names), in_use, bases)
+        )
+
+    def is_removing(self, worktree: str) -> bool:
+        """Whether somebody has asked for its removal, which is under way."""
+        return any(Path(worktree).name in names for names in self._cleaning)
+
+    def _cleaned(self, names: Collection[str], cleaning: Future[tuple[Cleaned, ...]]) -> None:
+        failure = cleaning.exception()
+        if isinstance(failure, AutocoderError):
+            for agent_id in sorted(names):
+                self._say_kept(agent_id, failure.message)
+            return
+        gone = [each for each in cleaning.result() if not each.kept]
+        for each in cleaning.result():
+            if each.kept:
+                self._say_kept(each.agent_id, each.kept)
+            else:
+                self.tidied += 1
+                self._store.forget_worktree(each.path)
+        if gone:
+            removed = lifecycle.plural(len(gone), "worktree")
+            mib = sum(each.bytes for each in gone) / (1 << 20)
+            self._notices.say(Severity.INFO, "", f"{removed} removed, {mib:.1f} MiB freed")
+
+    def _say_kept(self, agent_id: str, why: str) -> None:
+        self._notices.say(Severity.WARNING, agent_id, f"its worktree was kept: {why}")
 
     # ------------------------------------------------------------------ merging late
 
@@ -130,7 +157,8 @@ class Upkeep:
             return
         self._merged_at = now
         for feature in self._store.features():
-            if feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED":
+            waits = feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED"
+            if waits and feature.variant_of is None:
                 self.merge(feature, asked=False)
                 return
 
@@ -144,6 +172,8 @@ class Upkeep:
         """
         if feature.status is not FeatureStatus.DONE or feature.review_status == "VERIFIED":
             raise RefusedError(f"feature {feature.id} has no branch that is ready to merge")
+        if asked:
+            self._asked.add(feature.id)
         if feature.id not in self._merging:
             agent_id = self._agent_of(feature)
             finish = Finish(
@@ -153,6 +183,8 @@ class Upkeep:
                 start_commit="",
                 worktree=self._repository.worktrees_dir / agent_id,
                 pair=None,
+                base=feature.base,
+                on_request=feature.variant_of is not None,
             )
             self._merging[feature.id] = self._verifier.submit(finish, late=True, asked=asked)
 
@@ -164,14 +196,17 @@ class Upkeep:
 
     def _merged(self, feature: Feature, merging: Future[Closed]) -> None:
         subject = f"feature {feature.id}"
+        # Who asked is told every time; attempts made by itself go on until they succeed.
+        report = self._notices.say if feature.id in self._asked else self._notices.stand
+        self._asked.discard(feature.id)
         failure = merging.exception()
         if isinstance(failure, AutocoderError | Cancelled):
             said = failure.message if isinstance(failure, AutocoderError) else "cancelled"
-            self._notices.stand(Severity.WARNING, subject, f"not merged: {said}")
+            report(Severity.WARNING, subject, f"not merged: {said}")
             return
         closed = merging.result()
         result = closed.merge
-        base = self._repository.base
+        base = feature.base or self._repository.base
         if isinstance(result, Merged):
             self._store.set_merged(feature.id, True)
             self._notices.settled(subject)
@@ -182,7 +217,7 @@ class Upkeep:
                 if record.branch == feature.branch_name and record.worktree_path:
                     self.tidy(record, merged=True)
         elif isinstance(result, ReadyToMerge):
-            self._notices.stand(Severity.WARNING, subject, f"ready to merge: {result.reason}")
+            report(Severity.WARNING, subject, f"ready to merge: {result.reason}")
         else:
             verdict = closed_verdict(closed, None, ran_s=0, base=base)
             limits = self._settings.limits
@@ -227,10 +262,38 @@ class Upkeep:
         for agent_id, tidying in take_done(self._tidying):
             failure = tidying.exception()
             if isinstance(failure, AutocoderError):
-                text = f"its worktree was kept: {failure.message}"
-                self._notices.say(Severity.WARNING, agent_id, text)
+                self._say_kept(agent_id, failure.message)
             elif tidying.result():
                 self.tidied += 1
                 self._store.set_worktree(agent_id, "")
+        for names, cleaning in take_done(self._cleaning):
+            self._cleaned(names, cleaning)
         for feature_id, merging in take_done(self._merging):
             self._merged(self._store.feature(feature_id), merging)
+
+
+def _discard(
+    repository: Repository,
+    scratch: Path,
+    path: Path | None,
+    branch: str,
+    *,
+    merged: bool,
+    forced: bool,
+) -> bool:
+    """In a git thread: whether the worktree is gone, with its branch if that held nothing."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    if path is None:
+        return False
+    ahead = not merged and repository.commits_ahead(branch)
+    if not path.exists():
+        repository.prune()
+    elif forced:
+        repository.remove(path, force=True)
+    elif repository.dirty_files(path) or ahead:
+        return False
+    else:
+        repository.remove(path)
+    if not ahead:
+        repository.delete_branch(branch)
+    return True

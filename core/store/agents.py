@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, insert, select, text, update
 
 from autocoder.core.errors import RefusedError, UsageError
-from autocoder.core.models import LIVE_STATES, AgentState, Feature, FeatureStatus
+from autocoder.core.models import LIVE_STATES, AgentState, Feature, FeatureStatus, PortPair
 from autocoder.core.store.archive import archive, release_orphans
 from autocoder.core.store.dependencies import has_unmet, is_due, is_pending
 from autocoder.core.store.journal import read_setting, write_setting
@@ -105,6 +105,21 @@ class AgentTables(OpenedDatabase):
             agent_id, pid=pid, pid_start=pid_start, boot_id=boot_id, proc_create_time=create_time
         )
 
+    def set_pair(self, agent_id: str, pair: PortPair) -> None:
+        """Note that a live agent, which has no worker now, was given another pair.
+
+        Raises:
+            RefusedError: the agent is not live.
+        """
+        self._update_live(
+            agent_id,
+            api_port=pair.api_port,
+            web_port=pair.web_port,
+            epoch=pair.epoch,
+            pid=None,
+            pid_start=None,
+        )
+
     def set_state(self, agent_id: str, state: AgentState) -> None:
         """Move a live agent among `LIVE_STATES`; `end_agent` ends one.
 
@@ -131,6 +146,14 @@ class AgentTables(OpenedDatabase):
             for table in (LIVE, HISTORY):
                 connection.execute(
                     update(table).where(table.c.agent_id == agent_id).values(worktree_path=path)
+                )
+
+    def forget_worktree(self, path: str) -> None:
+        """Note that the worktree at `path` is removed, whichever agents had it."""
+        with self._writing() as connection:
+            for table in (LIVE, HISTORY):
+                connection.execute(
+                    update(table).where(table.c.worktree_path == path).values(worktree_path="")
                 )
 
     def beat(self, pings: Mapping[str, float]) -> None:

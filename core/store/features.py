@@ -163,6 +163,9 @@ class BacklogTables(OpenedDatabase):
         steps: Sequence[str] | None = None,
         category: str | None = None,
         priority: int | None = None,
+        backend: str | None = None,
+        model: str | None = None,
+        base: str | None = None,
     ) -> Feature:
         """Change what is given; None leaves it. Raises `UsageError` for a blank name."""
         if name is not None and not name.strip():
@@ -173,6 +176,9 @@ class BacklogTables(OpenedDatabase):
             "steps": None if steps is None else json.dumps([clean(step) for step in steps]),
             "category": None if category is None else clean(category),
             "priority": priority,
+            "backend": None if backend is None else clean(backend),
+            "model": None if model is None else clean(model),
+            "base": None if base is None else clean(base),
         }
         with self._changing_features() as connection:
             changes = {column: value for column, value in given.items() if value is not None}
