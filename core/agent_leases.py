@@ -38,18 +38,28 @@ class AgentLeases:
     def owed(self) -> bool:
         return bool(self._owed)
 
-    def grant(self, agent_id: str) -> PortPair:
-        """A pair for an agent that is about to be.
+    def grant(self, agent_id: str, preferred: PortPair | None = None) -> PortPair:
+        """A pair for an agent that is about to be; the preferred one if it is to be had.
 
         Raises:
             PoolExhausted: no pair is free.
             DatabaseError: nothing has changed.
         """
-        pid = os.getpid()
-        # Until its worker runs, an agent's lease stands and falls with this process.
-        holder = Holder(agent_id, self._project, pid, self._kernel.start_ticks(pid))
-        pair = self._allocator.lease(holder)
+        pair = self._allocator.lease(self._this_process(agent_id), preferred=preferred)
         self._tally.leases_granted += 1
+        return pair
+
+    def replace(self, agent_id: str, epoch: int) -> PortPair:
+        """Another pair than that of `epoch`, which others use; a notice will say who.
+
+        Raises:
+            PoolExhausted: no pair is free; the agent has none any more.
+            StaleLease: the agent had none of that epoch.
+            DatabaseError: nothing has changed.
+        """
+        pair = self._allocator.replace(self._this_process(agent_id), epoch)
+        self._tally.leases_granted += 1
+        self._tally.leases_released += 1
         return pair
 
     def confirm(self, worker: WorkerProcess, epoch: int) -> None:
@@ -98,3 +108,8 @@ class AgentLeases:
             ours = lease.project == self._project and lease.state is LeaseState.LEASED
             if ours and lease.holder not in held:
                 self._allocator.release(lease.holder, self._project, epoch=lease.epoch)
+
+    def _this_process(self, agent_id: str) -> Holder:
+        """Until its worker runs, an agent's lease stands and falls with this process."""
+        pid = os.getpid()
+        return Holder(agent_id, self._project, pid, self._kernel.start_ticks(pid))

@@ -116,14 +116,15 @@ def become_subreaper() -> None:
         raise OSError(code, "PR_SET_CHILD_SUBREAPER: " + os.strerror(code))
 
 
-def hold_ports(ports: Iterable[int]) -> list[socket.socket]:
+def hold_ports(ports: Iterable[int]) -> tuple[list[socket.socket], list[int]]:
     """Bind a placeholder per port: other programs' plain binds then fail, the agent's own
     server (which sets SO_REUSEADDR, as nearly all do) binds beside it.
 
-    Never listening and never inherited. A port that cannot be held is left to the
-    agent's own bind to fail on, with its own message.
+    Never listening and never inherited. Also returned: the ports on which another
+    program listens, or which it has for itself.
     """
-    held = []
+    held: list[socket.socket] = []
+    taken: list[int] = []
     for port in ports:
         for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
             try:
@@ -135,11 +136,13 @@ def hold_ports(ports: Iterable[int]) -> list[socket.socket]:
                 holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 holder.bind((address, port))
-            except OSError:
+            except OSError as error:
                 holder.close()
+                if error.errno == errno.EADDRINUSE and port not in taken:
+                    taken.append(port)
                 continue
             held.append(holder)
-    return held
+    return held, taken
 
 
 def is_free(port: int) -> bool:
@@ -417,11 +420,12 @@ class Worker:
         limits = run.get("limits")
         self.limits: Mapping[str, float] = limits if isinstance(limits, dict) else {}
         self.ending = "exited"
-        """exited, stopped, killed, wall_limit, idle_limit or not_started."""
+        """exited, stopped, killed, wall_limit, idle_limit, not_started or ports_taken."""
         self.error = ""
         self.backend_pid = 0
         self.backend_start: int | None = None
         self.wait_status: int | None = None
+        self._output = -1
         self.ended: dict[int, int | None] = {}
         """Processes of the tree seen while ending it, by start time."""
         self.left_behind: list[str] = []
@@ -444,7 +448,7 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         become_subreaper()
         pair = (self.args.api_port, self.args.web_port)
-        self._placeholders = hold_ports(pair)
+        self._placeholders, taken = hold_ports(pair)
         self.log = Log(
             os.path.join(self.folder, "log"), int(self.limits.get("log_bytes", 50 << 20))
         )
@@ -457,8 +461,12 @@ class Worker:
             f"{self.args.agent_id} starts {self.args.backend} on api {pair[0]}, web {pair[1]}"
             + (" (fenced)" if self.fenced else "")
         )
-        self._start_backend()
-        self._beat()
+        # What is run beside or after a backend shares the pair with what that left.
+        if taken and not self.args.part:
+            self._give_up("ports_taken", f"another program has {_listed(taken)}")
+        else:
+            self._start_backend()
+            self._beat()
         while self.backend_pid and self.wait_status is None and self.ending != "killed":
             self._turn()
         self._end_tree()
@@ -517,11 +525,13 @@ class Worker:
             )
             self.backend_start = start_ticks(self.backend_pid)
         except OSError as error:
-            self.ending = "not_started"
-            self.error = f"{command[0]} cannot be started: {error.strerror}"
-            self._say(self.error)
+            self._give_up("not_started", f"{command[0]} cannot be started: {error.strerror}")
         finally:
             os.close(write_end)
+
+    def _give_up(self, ending: str, error: str) -> None:
+        self.ending, self.error = ending, error
+        self._say(error)
 
     def _command(self) -> list[str]:
         given = self.run_description.get("command")
@@ -727,6 +737,10 @@ class Worker:
 
     def _say(self, text: str) -> None:
         self.log.write(f"autocoder: {text}\n".encode())
+
+
+def _listed(ports: list[int]) -> str:
+    return ("ports " if ports[1:] else "port ") + " and ".join(map(str, ports))
 
 
 def _in_group(pid: int, group: int) -> bool:

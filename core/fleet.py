@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from autocoder.core import lifecycle
+from autocoder.core import lifecycle, telling
 from autocoder.core.admission import Admission
 from autocoder.core.adoption import Adoption
 from autocoder.core.agent_leases import AgentLeases
+from autocoder.core.backends.choice import refuse_untellable
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher
@@ -226,7 +227,8 @@ class Fleet:
             PoolExhausted: those left wait for a free pair.
         """
         for agent_id, at_once in tuple(self._to_recover.items()):
-            if not at_once and len(self._agents) >= self._settings.parallel:
+            waits = not at_once and len(self._agents) >= self._settings.parallel
+            if waits or self._upkeep.is_tidying(agent_id):
                 continue
             record = self._store.agent(agent_id)
             if self._upkeep.is_removing(record.worktree_path):
@@ -258,8 +260,12 @@ class Fleet:
         self._upkeep.collect(self._agents.ids())
 
     def _advance(self, live: LiveAgent) -> None:
-        if live.stage is Stage.PREPARING:
-            verdict = self._spawning.advance(live)
+        if live.stage in (Stage.PREPARING, Stage.MOVING):
+            verdict = (
+                self._spawning.advance(live)
+                if live.stage is Stage.PREPARING
+                else self._spawning.move(live)
+            )
             if verdict is not None:
                 self._settlement.end(live, verdict)
         elif live.stage is Stage.RUNNING and live.worker is not None and not live.recorded:
@@ -325,6 +331,22 @@ class Fleet:
         live = self._ask(agent_id, PATIENCE_S)
         if live.worker is not None:
             self._launcher.kill(live.worker)
+
+    def tell(self, agent_id: str, text: str) -> None:
+        """Afterwards the message waits for the agent's next turn.
+
+        Raises:
+            RefusedError: it is not running, or its backend takes no messages.
+            UsageError: the message is empty or endless.
+        """
+        live = self._agents.get(agent_id)
+        if live is None or live.stage is not Stage.RUNNING or live.asked:
+            raise RefusedError(f"agent {agent_id} is not running")
+        refuse_untellable(live.record.backend, self._settings)
+        try:
+            telling.tell(live.log.parent, text)
+        except OSError as error:
+            raise RefusedError(f"{agent_id} cannot be told anything: {error.strerror}") from error
 
     def displace(self, agent_id: str, reason: str) -> None:
         """End an agent that has to go through no fault of its own; its feature is requeued."""

@@ -50,7 +50,7 @@ class ExitFacts:
     """What a worker left in `exit.json`."""
 
     ending: str
-    """exited, stopped, killed, wall_limit, idle_limit or not_started."""
+    """exited, stopped, killed, wall_limit, idle_limit, not_started or ports_taken."""
     exit_code: int | None
     """The backend's; negative for the signal that ended it; None if it never started."""
     error: str
@@ -171,6 +171,12 @@ def verdict(
             )
         case "not_started":
             return Verdict(AgentState.FAILED, facts.error, "not started")
+        case "ports_taken" if asked is AgentState.KILLED:
+            said = "stopped before it started"
+            return Verdict(AgentState.KILLED, said, "stopped", counted=False)
+        case "ports_taken":
+            said = f"not started: {facts.error}"
+            return Verdict(AgentState.FAILED, said, "infrastructure", counted=False)
     code = facts.exit_code
     if code == 0 and commits:
         return Verdict(AgentState.COMPLETED, f"{plural(commits, 'commit')}{after}")

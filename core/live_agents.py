@@ -24,6 +24,8 @@ class Stage(enum.Enum):
     """Its worktree is being added."""
     RUNNING = enum.auto()
     """It has a worker, or is about to be found without one."""
+    MOVING = enum.auto()
+    """Its worker found its pair taken; it is to be given another."""
     CLOSING = enum.auto()
     """Its worker has ended; its commits are counted, tested and merged."""
     ENDING = enum.auto()
@@ -44,11 +46,16 @@ class LiveAgent:
     record: AgentRecord
     feature: Feature
     stage: Stage
+    goes_on_with: AgentRecord | None = None
+    """An ended agent whose worktree it has taken over."""
     worker: WorkerProcess | None = None
     recorded: bool = True
     """Row and lease name its worker."""
     preparing: Future[Prepared] | None = None
     closing: Future[Closed] | None = None
+    pairs_tried: int = 1
+    moved: PortPair | None = None
+    """The pair it was given instead of its own, until its row says so."""
     asked: AgentState | None = None
     """KILLED once a human has asked for its end."""
     patience_until: float = 0.0

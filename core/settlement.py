@@ -92,6 +92,9 @@ class Settlement:
         if live.worker is not None:
             self._launcher.close(live.worker)
             live.worker = None
+        if facts is not None and facts.ending == "ports_taken" and not live.asked:
+            live.stage = Stage.MOVING
+            return
         self._agents.set_state(live, AgentState.STOPPING)
         if facts is not None and facts.ending == "exited" and facts.exit_code == 0:
             live.stage = Stage.CLOSING

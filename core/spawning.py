@@ -12,19 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocoder.core.agent_leases import AgentLeases
-from autocoder.core.errors import AutocoderError, RefusedError, UsageError
+from autocoder.core.errors import AutocoderError, DatabaseError, RefusedError, UsageError
 from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
 from autocoder.core.lifecycle import Verdict
 from autocoder.core.live_agents import LiveAgent, LiveAgents, Prepared, Stage
 from autocoder.core.logs import log_path
-from autocoder.core.models import AgentState, Feature
+from autocoder.core.models import AgentState, Feature, PortPair
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel
 from autocoder.core.run_description import describe_run
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, NewAgent, ProjectStore
 from autocoder.core.worktrees import Repository
+
+PAIRS_TRIED = 3
+"""An agent that meets a listener on so many pairs in a row does not meet chance."""
 
 
 class Spawning:
@@ -60,8 +63,9 @@ class Spawning:
     ) -> bool:
         """Lease, claim and start; False when the feature was claimed by somebody else.
 
-        `source` is an ended agent whose worktree and branch are gone on with. The
-        worker runs once git has made the worktree, some ticks later.
+        `source` is an ended agent whose worktree and branch are gone on with, and its
+        pair if that is still free. The worker runs once git has made the worktree,
+        some ticks later.
 
         Raises:
             PoolExhausted: no pair is free; nothing has changed.
@@ -76,7 +80,7 @@ class Spawning:
         worktree = (
             goes_on.worktree_path if goes_on else str(self._repository.worktrees_dir / agent_id)
         )
-        pair = self._leases.grant(agent_id)
+        pair = self._leases.grant(agent_id, _pair_of(goes_on))
         try:
             claimed = self._store.claim(
                 feature.id,
@@ -99,7 +103,7 @@ class Spawning:
         if record is None:
             self._leases.release(agent_id, pair.epoch)
             return False
-        live = LiveAgent(record, feature, Stage.PREPARING)
+        live = LiveAgent(record, feature, Stage.PREPARING, goes_on_with=goes_on)
         self._agents.add(live)
         self._agents.tally.spawned += 1
         live.preparing = self._git.submit(
@@ -129,6 +133,40 @@ class Spawning:
         else:
             raise failure
         return Verdict(AgentState.FAILED, f"not started: {said}", "infrastructure", counted=False)
+
+    def move(self, live: LiveAgent) -> Verdict | None:
+        """Start again on another pair, since others use its own; why not, where so.
+
+        Raises:
+            DatabaseError: the next tick tries again.
+        """
+        if live.pairs_tried == PAIRS_TRIED:
+            assert live.facts is not None
+            said = f"not started: the last of {PAIRS_TRIED} pairs: {live.facts.error}"
+            return Verdict(AgentState.FAILED, said, "infrastructure", counted=False)
+        try:
+            if live.moved is None:
+                live.moved = self._leases.replace(live.agent_id, live.pair.epoch)
+            self._store.set_pair(live.agent_id, live.moved)
+        except DatabaseError:
+            raise
+        except RefusedError as error:
+            said = f"not started: {error.message}"
+            return Verdict(AgentState.FAILED, said, "infrastructure", counted=False)
+        live.record = replace(
+            live.record,
+            api_port=live.moved.api_port,
+            web_port=live.moved.web_port,
+            epoch=live.moved.epoch,
+            pid=None,
+            pid_start=None,
+        )
+        live.moved = live.facts = None
+        live.pairs_tried += 1
+        live.stage = Stage.PREPARING
+        record, repository = live.record, self._repository.on(live.feature.base)
+        live.preparing = self._git.submit(lambda: _prepare(repository, record, "", made=True))
+        return None
 
     def record(self, live: LiveAgent, worker: WorkerProcess) -> None:
         """Let row and lease name the worker.
@@ -164,6 +202,7 @@ class Spawning:
             base=live.feature.base or self._repository.base,
             start_commit=prepared.start_commit,
             pools=self._allocator.status().pools,
+            goes_on_with=live.goes_on_with,
         )
         live.worker = self._launcher.start(
             WorkerSpec(
@@ -192,3 +231,9 @@ def _prepare(repository: Repository, record: AgentRecord, earlier: str, *, made:
     if earlier and earlier != record.branch and repository.commits_ahead(earlier):
         source = earlier
     return Prepared(repository.add(record.agent_id, record.branch, source), start)
+
+
+def _pair_of(record: AgentRecord | None) -> PortPair | None:
+    if record is None or record.api_port is None or record.web_port is None:
+        return None
+    return PortPair(record.api_port, record.web_port, record.epoch)

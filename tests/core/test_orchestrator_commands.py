@@ -23,6 +23,7 @@ from autocoder.core.commands import (
 from autocoder.core.models import AgentState, FeatureStatus, Role
 from support.fleets import WAITS, Project, running
 from support.repositories import commit
+from support.sockets import listen
 from support.waiting import wait_until
 from support.workers import is_alive
 
@@ -144,6 +145,60 @@ def test_a_live_agent_is_recovered_in_its_worktree_with_its_uncommitted_work(
         assert first.pid is not None
         assert not is_alive(first.pid)
         assert run.feature(feature_id).attempts == 0
+
+
+def test_a_recovered_agent_has_the_pair_it_had(project: Project) -> None:
+    """Not the lowest free one, which is another by then, and although its own still rests."""
+    project.settings = replace(
+        project.settings, ports=replace(project.settings.ports, cooldown_s=600)
+    )
+    other, feature_id = project.add(WAITS, WAITS)
+    with running(project) as run:
+        run.submit(SpawnAgent(other))
+        run.agent_of(other)
+        run.submit(SpawnAgent(feature_id))
+        first = run.agent_of(feature_id)
+        run.submit(KillAgent(run.agent_of(other).agent_id))
+        run.agent_of(other, "KILLED")
+        run.submit(RecoverAgent(first.agent_id))
+        second = run.wait(
+            lambda s: s.agents[0].state == "ACTIVE" and s.agents[0].agent_id != first.agent_id
+        ).agents[0]
+
+    assert (second.api_port, second.web_port) == (first.api_port, first.web_port)
+
+
+def test_a_recovered_agent_has_another_pair_where_a_stranger_listens_on_its_own(
+    project: Project,
+) -> None:
+    (feature_id,) = project.add("open('draft','w').close(); " + WAITS)
+    with running(project) as run:
+        run.submit(SpawnAgent(feature_id))
+        first = run.agent_of(feature_id)
+        wait_until(lambda: (Path(first.worktree_path) / "draft").exists())
+        run.submit(KillAgent(first.agent_id))
+        run.agent_of(feature_id, "KILLED")
+        with listen(first.web_port or 0):
+            run.submit(RecoverAgent(first.agent_id))
+            second = run.agent_of(feature_id)
+
+    assert second.worktree_path == first.worktree_path
+    assert second.web_port != first.web_port
+
+
+def test_an_agent_whose_worktree_is_just_being_removed_is_recovered_in_a_new_one(
+    project: Project,
+) -> None:
+    (feature_id,) = project.add(WAITS)
+    with running(project) as run:
+        run.submit(SpawnAgent(feature_id))
+        first = run.agent_of(feature_id)
+        run.submit(KillAgent(first.agent_id))
+        run.agent_of(feature_id, "KILLED")
+        run.submit(RecoverAgent(first.agent_id))
+        run.agent_of(feature_id)
+
+    assert run.report().failed == 0
 
 
 def test_a_recovered_agent_that_had_done_nothing_keeps_its_worktree(project: Project) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.commands import KillAgent
+from autocoder.core.launcher import LocalLauncher, WorkerProcess, WorkerSpec
 from autocoder.core.models import FeatureStatus
 from support.fleets import WAITS, Project, running
-from support.sockets import bind
+from support.sockets import bind, listen
 from support.waiting import wait_until
 from support.workers import is_alive
 
@@ -62,6 +63,57 @@ def test_without_a_free_port_a_feature_waits_and_starts_as_soon_as_there_is_one(
         run.wait(lambda s: s.features.done == 1)
 
     assert run.feature(feature_id).attempts == 0
+
+
+@contextlib.contextmanager
+def listening_first(patch: pytest.MonkeyPatch, count: int) -> Iterator[list[int]]:
+    """A stranger listens on the API port of each of the next `count` workers, leased as it is."""
+    started = LocalLauncher.start
+    ports: list[int] = []
+    with contextlib.ExitStack() as strangers:
+
+        def start(launcher: LocalLauncher, spec: WorkerSpec) -> WorkerProcess:
+            if len(ports) < count:
+                ports.append(spec.pair.api_port)
+                strangers.enter_context(listen(spec.pair.api_port))
+            return started(launcher, spec)
+
+        patch.setattr(LocalLauncher, "start", start)
+        yield ports
+
+
+def test_an_agent_whose_port_is_taken_before_its_worker_binds_it_starts_on_another_pair(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening_first(monkeypatch, 2) as taken, running(project) as run:
+        (feature_id,) = project.add(WAITS)
+        agent = run.agent_of(feature_id)
+        told = [run.notice(f"port {port}", f"held by pid {os.getpid()}") for port in taken]
+
+        assert project.faults() == []
+        assert agent.api_port not in taken
+        assert len({notice.id for notice in told}) == 2
+        run.submit(KillAgent(agent.agent_id))
+        run.ended(agent.agent_id)
+        run.leave()
+
+    assert run.feature(feature_id).attempts == 0
+    report = run.report()
+    assert report.leases_granted == report.spawned + 2
+    assert report.leases_released == report.leases_granted - report.live
+
+
+def test_an_agent_that_meets_a_listener_on_three_pairs_gives_up_and_its_feature_waits(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening_first(monkeypatch, 3) as taken, running(project) as run:
+        (feature_id,) = project.add("")
+        run.notice("infrastructure", f"has port {taken[-1]}" if taken else "has port")
+        run.wait(lambda s: s.features.done == 1)
+        run.leave()
+
+    assert run.feature(feature_id).attempts == 0
+    assert run.report().spawned == 2
 
 
 def test_a_worktree_that_cannot_be_made_costs_no_attempt(project: Project) -> None:
