@@ -117,9 +117,10 @@ class Orchestrator:
             notices=self._notices,
             admission=admission,
         )
+        observer = Observer(kernel)
         self._watching = Watching(
             self._fleet,
-            observer=Observer(kernel),
+            observer=observer,
             store=store,
             allocator=allocator,
             notices=self._notices,
@@ -127,6 +128,7 @@ class Orchestrator:
         )
         self._snapshots = Snapshots(
             self._fleet,
+            observer=observer,
             project_dir=project_dir,
             settings=settings,
             repository=repository,

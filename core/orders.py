@@ -14,14 +14,17 @@ from autocoder.core.commands import (
     MergeFeature,
     Pause,
     PrioritiseFeature,
+    ProbePort,
     RecoverAgent,
     RecoverAll,
+    ReleasePort,
     RemoveWorktrees,
     Resume,
     RetryFeature,
     SpawnAgent,
     StopAgent,
     StopAll,
+    TellAgent,
 )
 from autocoder.core.errors import AutocoderError, RefusedError, UsageError
 from autocoder.core.filling import Filling
@@ -38,6 +41,9 @@ from autocoder.core.worktrees import Repository
 MOST_VARIANTS = 9
 BRANCHES_NAMED = 10
 """How many branches a refusal lists."""
+
+TOLD_SHOWN = 80
+"""Characters of a message that its notice repeats; the agent's log has all of it."""
 
 
 class Orders:
@@ -81,6 +87,11 @@ class Orders:
                 self._fleet.stop(agent_id)
             case KillAgent(agent_id):
                 self._fleet.kill(agent_id)
+            case TellAgent(agent_id, text):
+                self._fleet.tell(agent_id, text)
+                said = " ".join(text.split())
+                clipped = said if len(said) <= TOLD_SHOWN else said[:TOLD_SHOWN] + "…"
+                self._notices.say(Severity.INFO, agent_id, f"told: {clipped}")
             case RecoverAgent(agent_id):
                 self._fleet.recover(agent_id)
             case RecoverAll():
@@ -90,6 +101,10 @@ class Orders:
                 self._notices.say(
                     Severity.INFO, f"pool {role}", f"Port pool {role} extended by {added}"
                 )
+            case ReleasePort(port):
+                self._allocator.release_port(port)
+            case ProbePort(port):
+                self._allocator.probe_port(port)
             case Pause():
                 self._filling.paused = True
                 self._notices.say(Severity.INFO, "", "paused: no agent starts by itself")

@@ -17,7 +17,7 @@ from autocoder.core.errors import ProjectLocked, RefusedError, UsageError
 from autocoder.core.launcher import LocalLauncher, WorkerProcess
 from autocoder.core.lifecycle import receipt
 from autocoder.core.models import Agent, AgentState, Listener
-from autocoder.core.observer import Observation, Observer, Watched
+from autocoder.core.observer import Observation, Observer, Watched, with_progress
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel, Liveness, local_kernel
 from autocoder.core.project_lock import ProjectLock
@@ -108,7 +108,7 @@ def kill(project_dir: Path, settings: Settings, agent_id: str) -> Killed:
 
 def _live_agent(record: AgentRecord, pid: int | None, seen: Observation) -> Agent:
     gone = record.pid is not None and pid is None
-    return replace(
+    agent = replace(
         record.as_agent(),
         pid=pid,
         pid_start=record.pid_start if pid is not None else None,
@@ -121,6 +121,7 @@ def _live_agent(record: AgentRecord, pid: int | None, seen: Observation) -> Agen
         last_line=seen.last_line,
         problem="its worker is gone" if gone else seen.problem,
     )
+    return with_progress(agent, seen.progress)
 
 
 def _live_pid(kernel: Kernel, record: AgentRecord) -> int | None:

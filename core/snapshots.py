@@ -19,7 +19,7 @@ from autocoder.core.models import (
     Snapshot,
 )
 from autocoder.core.notices import Notices
-from autocoder.core.observer import Observation
+from autocoder.core.observer import Observation, Observer, with_progress
 from autocoder.core.ports import PortAllocator
 from autocoder.core.recovery import recovery_plan
 from autocoder.core.settings import Settings
@@ -41,6 +41,7 @@ class Snapshots:
         self,
         fleet: Fleet,
         *,
+        observer: Observer,
         project_dir: Path,
         settings: Settings,
         repository: Repository,
@@ -52,6 +53,7 @@ class Snapshots:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._fleet = fleet
+        self._observer = observer
         self._project_dir = project_dir
         self._settings = settings
         self._repository = repository
@@ -125,7 +127,10 @@ class Snapshots:
         history_of = (replace(self._fleet.tally), self._upkeep.tidied)
         if self._history_of != history_of:
             self._history = self._store.history(ENDED_SHOWN)
-            self._ended = tuple(record.as_agent() for record in self._history)
+            self._ended = tuple(
+                with_progress(record.as_agent(), self._observer.progress(record.agent_id))
+                for record in self._history
+            )
             self._history_of = history_of
 
     def _recovery(self, features: tuple[Feature, ...], leases: tuple[Lease, ...]) -> RecoveryPlan:
@@ -146,7 +151,7 @@ class Snapshots:
             Stage.PREPARING: "git worktree add",
             Stage.CLOSING: self._verifier.step(live.agent_id) or "its end is settled",
         }.get(live.stage, "")
-        return Agent(
+        agent = Agent(
             agent_id=record.agent_id,
             state=record.state,
             feature_id=live.feature.id,
@@ -170,8 +175,10 @@ class Snapshots:
             ),
             last_line=step or seen.last_line,
             log_path=record.log_path,
+            model=live.feature.model,
             problem=live.problem or seen.problem,
         )
+        return with_progress(agent, seen.progress)
 
 
 def count_features(features: tuple[Feature, ...]) -> FeatureCounts:

@@ -13,12 +13,20 @@ from autocoder.core.api import log_stream, problems
 from autocoder.core.api.log_stream import Position
 from autocoder.core.api.problems import Json, Problem, Refusal
 from autocoder.core.api.service import Service
-from autocoder.core.commands import Command, KillAgent, RecoverAgent, SpawnAgent, StopAgent
+from autocoder.core.commands import (
+    Command,
+    KillAgent,
+    RecoverAgent,
+    SpawnAgent,
+    StopAgent,
+    TellAgent,
+)
 from autocoder.core.errors import AutocoderError
 from autocoder.core.logs import log_path
 from autocoder.core.models import Agent, Holder, PortRange, Role
 from autocoder.core.shapes import agent_json, feature_json, lease_json
 from autocoder.core.store import FeatureDraft
+from autocoder.core.telling import LONGEST as LONGEST_MESSAGE
 from autocoder.core.wire import SnapshotWriter, command_from_json
 
 HEARTBEAT_S = 10.0
@@ -92,6 +100,10 @@ class Spawn(Body):
         if self.feature_id is not None and self.task.strip():
             raise ValueError("either feature_id or task")
         return self
+
+
+class Tell(Body):
+    text: str = Field(max_length=LONGEST_MESSAGE, pattern=r"\S", examples=["Keep the header"])
 
 
 class NewFeature(Body):
@@ -320,6 +332,18 @@ def _agent_routes(app: FastAPI, service: Service) -> None:
     wish("stop", StopAgent, "Ask it to end, then force it; its feature goes back uncounted.")
     wish("kill", KillAgent, "Force its whole tree down at once.")
     wish("recover", RecoverAgent, "Go on with its work in a new agent, in its worktree.")
+
+    @app.post(
+        "/api/agents/{agent_id}/tell",
+        status_code=202,
+        responses=_example(ACCEPTED, 202, "Heard") | _refusals(404, 409, *BODY),
+    )
+    async def tell(agent_id: AgentId, body: Tell) -> Json:
+        """Send it a message, which it reads at its next turn; a notice says where it cannot."""
+        agent = await find(agent_id)
+        if not agent.live:
+            raise Refusal(409, f"agent {agent_id} has ended")
+        return await accepted(TellAgent(agent_id, body.text), agent_id)
 
     @app.get(
         "/api/agents/{agent_id}/log",

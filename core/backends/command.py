@@ -21,7 +21,16 @@ from autocoder.core.backends.programs import PROGRAMS, Invocation, Program, own_
 from autocoder.core.backends.reporting import Reporter
 from autocoder.core.backends.run import Run, read_run
 from autocoder.core.errors import AutocoderError
-from autocoder.core.events import Event, Finished, Outcome, Started, Told
+from autocoder.core.events import (
+    Event,
+    Finished,
+    Outcome,
+    Started,
+    Text,
+    Told,
+    ToolStart,
+    Warned,
+)
 
 NOT_STARTED = 127
 POLL_S = 0.3
@@ -40,24 +49,35 @@ class Runner:
         self._reporter = reporter
         self._stopping = False
         self._code = 0
+        self._heard = False
+        """Whether the model has answered anything."""
 
     def hold(self) -> int:
         """This process's own exit code, once the program has ended for good."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         run, program = self._run, self._program
-        if run.resume_id and program.resume is not None:
+        resumed = bool(run.resume_id) and program.resume is not None
+        if resumed and program.resume is not None:
             invocation = program.resume(run, run.resume_id, run.prompt)
-            started = Started(run.backend, run.model, run.resume_id, resumed=True)
+            self._parser.conversation = run.resume_id
+            self._report(Started(run.backend, run.model, run.resume_id, resumed=True))
         else:
-            invocation, started = program.start(run), Started(run.backend, run.model)
-        self._note(started)
+            invocation = program.start(run)
+            self._note(Started(run.backend, run.model))
         while True:
             try:
                 self._code = self._exchange(invocation)
             except OSError as error:
                 self._reporter.say(f"{invocation.command[0]} cannot be started: {error.strerror}")
                 return NOT_STARTED
+            if resumed and self._code != 0 and not (self._heard or self._stopping):
+                resumed = False
+                said = self._parser.finished.reason if self._parser.finished else ""
+                self._report(Warned(f"begins anew, as the earlier conversation is gone: {said}"))
+                self._parser.finished, self._parser.conversation = None, ""
+                invocation = program.start(run)
+                continue
             messages = [] if self._stopping else self._messages()
             if not messages:
                 return self._end()
@@ -134,6 +154,7 @@ class Runner:
             self._report(event)
 
     def _report(self, event: Event) -> None:
+        self._heard |= isinstance(event, Text | ToolStart)
         if self._parser.shows_lines:
             self._note(event)
         else:

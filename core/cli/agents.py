@@ -10,18 +10,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autocoder.core.cli.asking import ask, newcomer, once_ended, require_live
-from autocoder.core.cli.options import JsonOption, ProjectOption, opened
-from autocoder.core.cli.output import guarded, print_json, print_table
+from autocoder.core.cli.asking import (
+    ask,
+    newcomer,
+    newcomers,
+    once_cleaned,
+    once_ended,
+    once_told,
+    require_live,
+)
+from autocoder.core.cli.options import (
+    BackendOption,
+    BaseOption,
+    JsonOption,
+    ModelOption,
+    ProjectOption,
+    opened,
+)
+from autocoder.core.cli.output import guarded, print_json, print_table, warn
 from autocoder.core.shapes import agent_json
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from autocoder.core.logs import LogTail
-    from autocoder.core.models import Agent
+    from autocoder.core.models import Agent, WorktreeStatus
+    from autocoder.core.settings import Settings
 
 FOLLOW_S = 0.1
 LIVENESS_S = 1.0
 COLUMNS = ("AGENT", "STATE", "FEATURE", "BACKEND", "PID", "API", "WEB", "AGE", "WHAT")
+WORKTREE_COLUMNS = ("AGENT", "BRANCH", "SIZE", "UNCOMMITTED", "MERGED", "WHAT")
 MARKS = {"own": "●", "none": "○", "foreign": "✗"}
 SHORTENED = 40
 
@@ -113,16 +132,27 @@ def spawn(
     task: Annotated[
         str, typer.Option("--task", "-t", help="What to do; becomes a feature of its own.")
     ] = "",
+    backend: BackendOption = "",
+    model: ModelOption = "",
+    base: BaseOption = "",
+    variants: Annotated[
+        int,
+        typer.Option(min=1, max=9, help="That many tries of one task, each merged when asked for."),
+    ] = 1,
     project_dir: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Start an agent now, even beyond `parallel`: for a feature, for a task, or for the next one.
 
+    Backend, model and base are the feature's from then on.
+
     \b
     Examples:
       autocoder agents spawn
-      autocoder agents spawn 12
-      autocoder agents spawn --task "Let the list be sorted by due date"
+      autocoder agents spawn 12 --backend codex
+      autocoder agents spawn --task "Let the list be sorted by due date" --base release
+      autocoder agents spawn --task "A logo as SVG" --variants 3
+      autocoder features merge 17     # the variant that is to stay
     """
     with guarded(as_json=as_json):
         from autocoder.core.commands import SpawnAgent
@@ -130,12 +160,17 @@ def spawn(
 
         if feature_id is not None and task:
             raise UsageError("either a feature or --task, not both")
+        if variants > 1 and not task.strip():
+            raise UsageError("only a --task can have --variants")
         folder, _ = opened(project_dir)
-        started = ask(folder, SpawnAgent(feature_id, task), newcomer)
+        wish = SpawnAgent(feature_id, task, backend, model, base, variants)
+        started = ask(folder, wish, newcomers(variants))
         if as_json:
-            print_json(agent_json(started))
+            shown = [agent_json(agent) for agent in started]
+            print_json(shown if variants > 1 else shown[0])
         else:
-            typer.echo(f"{started.agent_id} starts: {started.feature}")
+            for agent in started:
+                typer.echo(f"{agent.agent_id} starts: {agent.feature}")
 
 
 @agents_app.command()
@@ -179,6 +214,33 @@ def kill(
 
 
 @agents_app.command()
+def tell(
+    agent_id: AgentArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to tell it; - reads stdin.")],
+    project_dir: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Send a message to a running agent, which reads it at its next turn.
+
+    \b
+    Examples:
+      autocoder agents tell a-0f31 "Leave the header as it is"
+      git diff | autocoder agents tell a-0f31 -
+    """
+    with guarded(as_json=as_json):
+        from autocoder.core.commands import TellAgent
+
+        folder, _ = opened(project_dir)
+        require_live(folder, agent_id)
+        said = sys.stdin.read() if text == "-" else text
+        told = ask(folder, TellAgent(agent_id, said), once_told(agent_id))
+        if as_json:
+            print_json(agent_json(told))
+        else:
+            typer.echo(f"{agent_id} is told; `autocoder agents logs {agent_id}` shows its answer")
+
+
+@agents_app.command()
 def recover(
     agent_id: AgentArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
@@ -192,6 +254,111 @@ def recover(
             print_json(agent_json(started))
         else:
             typer.echo(f"{started.agent_id} goes on with {agent_id}: {started.feature}")
+
+
+@agents_app.command()
+def clean(
+    agent_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[AGENT]...", help="Only these; otherwise all that can go."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Say what would go, and remove nothing.")
+    ] = False,
+    project_dir: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Remove worktrees that agents left and that hold nothing base has not.
+
+    One that is lived in, has uncommitted files or unmerged commits stays. Works without
+    an orchestrator, too. Exits with 3 where one that was named stays.
+
+    \b
+    Examples:
+      autocoder agents clean --dry-run
+      autocoder agents clean
+      autocoder agents clean a-0f2e a-0f31
+    """
+    with guarded(as_json=as_json):
+        from autocoder.core import roster
+        from autocoder.core.errors import RefusedError, UsageError
+
+        folder, settings = opened(project_dir)
+        found = {status.agent_id: status for status in roster.worktrees(folder, settings)}
+        unknown = sorted(set(agent_ids or ()) - found.keys())
+        if unknown:
+            raise UsageError(
+                f"{unknown[0]!r} has no worktree", "`autocoder agents clean -n` lists those."
+            )
+        chosen = [
+            status
+            for name, status in found.items()
+            if (name in agent_ids if agent_ids else status.removable)
+        ]
+        if dry_run:
+            _show_worktrees(list(found.values()), {each.agent_id for each in chosen}, as_json)
+            return
+        kept = _clean(folder, settings, chosen) if chosen else []
+        gone = [each for each in chosen if not Path(each.path).exists()]
+        if as_json:
+            print_json({"removed": [each.agent_id for each in gone], "kept": kept})
+        else:
+            typer.echo(f"removed {len(gone)} of {len(found)}, {_size(gone)} freed")
+            for said in kept:
+                warn(said)
+        if kept:
+            raise typer.Exit(RefusedError.exit_code)
+
+
+def _clean(folder: Path, settings: "Settings", chosen: "list[WorktreeStatus]") -> list[str]:
+    """Why each stays that does."""
+    from autocoder.core import roster
+    from autocoder.core.client import NoOrchestrator
+    from autocoder.core.commands import RemoveWorktrees
+
+    paths = {each.agent_id: Path(each.path) for each in chosen}
+    try:
+        return ask(folder, RemoveWorktrees(tuple(paths)), once_cleaned(paths))
+    except NoOrchestrator:
+        cleaned = roster.clean(folder, settings, tuple(paths))
+        return [f"{each.agent_id}: {each.kept}" for each in cleaned if each.kept]
+
+
+def _show_worktrees(
+    found: "list[WorktreeStatus]", chosen: "Collection[str]", as_json: bool
+) -> None:
+    if as_json:
+        print_json(
+            [
+                dataclasses.asdict(each)
+                | {"removable": each.removable, "chosen": each.agent_id in chosen}
+                for each in found
+            ]
+        )
+        return
+    if not found:
+        typer.echo("no agent has left a worktree")
+        return
+    rows = [
+        (
+            each.agent_id,
+            each.branch or "(none)",
+            _size([each]),
+            each.dirty_files or "",
+            "yes" if each.merged else "no",
+            ("would go" if each.removable else "stays, for all that")
+            if each.agent_id in chosen
+            else "in use"
+            if each.in_use
+            else "stays",
+        )
+        for each in found
+    ]
+    print_table(WORKTREE_COLUMNS, rows, right=("SIZE", "UNCOMMITTED"))
+
+
+def _size(worktrees: "list[WorktreeStatus]") -> str:
+    return f"{sum(each.bytes for each in worktrees) / (1 << 20):.1f} MiB"
 
 
 def _say_ended(agent: "Agent", *, as_json: bool) -> None:

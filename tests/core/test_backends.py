@@ -498,8 +498,33 @@ def test_an_earlier_conversation_is_taken_up_again(tmp_path: Path) -> None:
     run_file = described(tmp_path, backend="opencode", resume_id="ses_9")
     _, output = run(run_file, "--program", "opencode", environ=environ)
     assert "'--session', 'ses_9'" in output
+    assert "taken up again" in output
     started = events(tmp_path)[0]
     assert started == Started("opencode", "", "ses_9", resumed=True)
+
+
+def test_a_conversation_that_is_gone_begins_anew(tmp_path: Path) -> None:
+    environ = program(
+        tmp_path,
+        "codex",
+        """
+        import json, sys
+        if "resume" in sys.argv:
+            sys.exit("no rollout found for thread id 01a2")
+        print(json.dumps({"type": "thread.started", "thread_id": "02b3"}))
+        item = {"id": "1", "type": "agent_message", "text": sys.stdin.read()}
+        print(json.dumps({"type": "item.completed", "item": item}))
+        usage = {"input_tokens": 1, "output_tokens": 1}
+        print(json.dumps({"type": "turn.completed", "usage": usage}))
+        """,
+    )
+    run_file = described(tmp_path, backend="codex", resume_id="01a2")
+    code, output = run(run_file, "--program", "codex", environ=environ)
+    assert code == 0, output
+    assert "no rollout found" in output
+    assert "begins anew" in output
+    assert last_progress(tmp_path).resume_id == "02b3"
+    assert Text("Do it.\n") in events(tmp_path)
 
 
 def test_a_run_description_that_is_none_is_refused(tmp_path: Path) -> None:
