@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from autocoder.core.client import Client
 from autocoder.core.commands import KillAgent, RecoverAgent, SpawnAgent, TellAgent
+from autocoder.core.errors import AutocoderError
 from autocoder.core.models import AgentState, Severity
+from support import projects
+from support.commands import autocoder
 from support.fleets import WAITS, Project, Running, running
 from support.repositories import git
 
@@ -38,7 +42,7 @@ CODEX = """
     say(type="item.started", item=item)
     say(type="item.completed", item=item)
     say(type="turn.completed", usage=dict(input_tokens=1200, output_tokens=34))
-    if "commit it" in prompt:
+    if "finish now" in prompt:
         commit("told" if "The person who runs you says" in prompt else "gone on with")
     else:
         say(type="item.started", item=dict(item, command="sleep"))
@@ -47,13 +51,17 @@ CODEX = """
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path, ports: range, monkeypatch: pytest.MonkeyPatch) -> Project:
+@pytest.fixture(autouse=True)
+def codex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "codex").write_text(f"#!{sys.executable} -IS{textwrap.dedent(CODEX)}")
     (programs / "codex").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def project(tmp_path: Path, ports: range) -> Project:
     return Project(tmp_path, ports[:20], parallel=0, backend="codex", model="gpt-4.1", yolo=True)
 
 
@@ -69,13 +77,37 @@ def test_a_message_reaches_a_running_agent_and_its_progress_is_seen(project: Pro
         run.submit(SpawnAgent(feature_id))
         shown(run, feature_id, lambda a: a.tokens == 1234 and a.last_tool == "shell")
         agent = run.agent_of(feature_id)
-        run.submit(TellAgent(agent.agent_id, "Good:\ncommit it"))
-        run.notice("told: Good: commit it")
+        run.submit(TellAgent(agent.agent_id, "Good:\nfinish now"))
+        run.notice("told: Good: finish now")
         ended = run.agent_of(feature_id, "COMPLETED")
         shown(run, feature_id, lambda a: not a.live and a.tokens == 2468)
     assert ended.model == "gpt-4.1"
     assert "told  Good:" in Path(ended.log_path).read_text()
     assert git(project.dir, "show", "main:told")
+
+
+def test_messages_come_by_the_command_line_and_by_rest(tmp_path: Path, ports: range) -> None:
+    project = projects.Project(tmp_path, ports[:20], features=1)
+    run = projects.Running(project.open_served(parallel=0, backend="codex"))
+    client = Client(project.folder)
+    try:
+        run.wait_for(lambda _: True)
+        client.ask("POST", "/api/agents", {"feature_id": 1})
+        agent = run.wait_for(lambda s: s.agents and s.agents[0].tokens).agents[0]
+        path = f"/api/agents/{agent.agent_id}/tell"
+        with pytest.raises(AutocoderError, match="text"):
+            client.ask("POST", path, {"text": "  "})
+        client.ask("POST", path, {"text": "First say where you are."})
+        run.wait_for(lambda s: any("First say" in notice.text for notice in s.notices))
+        told = autocoder("agents", "tell", agent.agent_id, "finish now", "-C", project.folder)
+        assert (told.code, "is told" in told.out) == (0, True), told
+        ended = run.wait_for(lambda s: not s.agents[0].live).agents[0]
+        assert ended.state is AgentState.COMPLETED
+        assert "told  First say where you are." in Path(ended.log_path).read_text()
+        late = autocoder("agents", "tell", agent.agent_id, "more", "-C", project.folder)
+        assert (late.code, "is not running" in late.err) == (3, True), late
+    finally:
+        run.stop()
 
 
 def test_a_recovered_agent_goes_on_with_its_conversation_on_its_new_ports(
@@ -107,16 +139,5 @@ def test_an_agent_that_takes_no_messages_says_so(tmp_path: Path, project: Projec
         assert run.notice("cannot be told anything").severity is Severity.WARNING
         run.submit(TellAgent("a-none", "Hello"))
         run.notice("a-none is not running")
-        run.submit(KillAgent(agent.agent_id))
-        run.ended(agent.agent_id)
-
-
-def test_a_feature_runs_its_own_backend(project: Project) -> None:
-    project.settings = replace(project.settings, backend="test")
-    (feature_id,) = project.add(WAITS, backend="codex")
-    with running(project) as run:
-        run.submit(SpawnAgent(feature_id))
-        shown(run, feature_id, lambda a: a.backend == "codex" and a.tokens > 0)
-        agent = run.agent_of(feature_id)
         run.submit(KillAgent(agent.agent_id))
         run.ended(agent.agent_id)
