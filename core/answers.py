@@ -17,8 +17,6 @@ from autocoder.core.errors import GitError, UsageError
 from autocoder.core.launcher import run_folder
 from autocoder.core.models import (
     Agent,
-    AgentState,
-    FeatureStatus,
     PoolStatus,
     Role,
     Snapshot,
@@ -40,8 +38,6 @@ from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import Repository, survey
 
 PROMPT_LIMIT = NEW_FILE_LIMIT = 64 * 1024
-HISTORY_READ = 1000
-"""Ended agents that are looked at for what is to be gone on with."""
 OURS = ("AUTOCODER_", "API_PORT", "WEB_PORT", "VITE_PORT", "PORT")
 """Variables whose values are shown; every other one may hold a secret."""
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
@@ -134,22 +130,8 @@ class LocalAnswers:
         )
 
     def worktrees(self) -> tuple[WorktreeStatus, ...]:
-        features = self._store.features()
-        bases = {each.branch_name: each.base for each in features if each.base}
-        return survey(self._repository, self._in_use(), bases)
-
-    def _in_use(self) -> set[str]:
-        """Agents that live, and crashed ones whose features wait to be gone on with."""
-        waiting = {
-            each.id for each in self._store.features() if each.status is FeatureStatus.PENDING
-        }
-        used = {record.agent_id for record in self._store.live_agents()}
-        for record in self._store.history(HISTORY_READ):
-            if record.feature_id in waiting:
-                waiting.discard(record.feature_id)
-                if record.state is AgentState.CRASHED:
-                    used.add(record.agent_id)
-        return used
+        in_use, bases = self._store.worktrees_in_use(), self._store.branch_bases()
+        return survey(self._repository, in_use, bases)
 
     def forecast(self, wish: SpawnAgent, snapshot: Snapshot) -> SpawnForecast:
         backend = wish.backend or self._settings.backend

@@ -192,9 +192,8 @@ class Orders:
         return (chosen,)
 
     def _remove_worktrees(self, agent_ids: tuple[str, ...]) -> None:
-        lived_in = {live.record.worktree_path for live in self._fleet}
         awaited = {self._store.agent(each).worktree_path for each in self._fleet.to_recover}
-        self._upkeep.clean_up(agent_ids, lived_in | awaited)
+        self._upkeep.clean_up(agent_ids, self._store.worktrees_in_use() | awaited)
 
     def _next_waiting(self) -> Feature | None:
         """The next feature that only its back-off keeps from being claimed."""

@@ -9,20 +9,21 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autocoder.core.errors import ProjectLocked, RefusedError, UsageError
 from autocoder.core.launcher import LocalLauncher, WorkerProcess
 from autocoder.core.lifecycle import receipt
-from autocoder.core.models import Agent, AgentState, Listener
+from autocoder.core.models import Agent, AgentState, Listener, WorktreeStatus
 from autocoder.core.observer import Observation, Observer, Watched, with_progress
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel, Liveness, local_kernel
 from autocoder.core.project_lock import ProjectLock
 from autocoder.core.settings import Settings, database_path, ledger_path
 from autocoder.core.store import AgentRecord, ProjectStore, Requeued
+from autocoder.core.worktrees import Cleaned, clean_up, open_repository, survey
 
 ENDED_LISTED = 500
 KILL_LIMIT_S = 15.0
@@ -104,6 +105,37 @@ def kill(project_dir: Path, settings: Settings, agent_id: str) -> Killed:
         launcher.close(worker)
     said = receipt(facts) if facts is not None else f"{left} processes ended"
     return Killed(said, _settle(project_dir, settings, kernel, agent_id))
+
+
+def worktrees(project_dir: Path, settings: Settings) -> tuple[WorktreeStatus, ...]:
+    """The worktrees that agents left on disk, by name."""
+    with _store(project_dir, settings) as store:
+        repository = open_repository(project_dir, settings.base)
+        if store is None:
+            return survey(repository, ())
+        return survey(repository, store.worktrees_in_use(), store.branch_bases())
+
+
+def clean(project_dir: Path, settings: Settings, agent_ids: Collection[str]) -> tuple[Cleaned, ...]:
+    """Remove these agents' worktrees where nothing would be lost; what became of each.
+
+    Raises:
+        ProjectLocked: an orchestrator runs, and has to be asked.
+    """
+    lock = ProjectLock(project_dir)
+    try:
+        with _store(project_dir, settings) as store:
+            repository = open_repository(project_dir, settings.base)
+            if store is None:
+                return clean_up(repository, agent_ids, ())
+            in_use, bases = store.worktrees_in_use(), store.branch_bases()
+            cleaned = clean_up(repository, agent_ids, in_use, bases)
+            for each in cleaned:
+                if not each.kept:
+                    store.forget_worktree(each.path)
+            return cleaned
+    finally:
+        lock.release()
 
 
 def _live_agent(record: AgentRecord, pid: int | None, seen: Observation) -> Agent:

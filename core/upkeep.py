@@ -113,8 +113,7 @@ class Upkeep:
 
         `in_use` are paths of worktrees that are lived in, or about to be.
         """
-        names, features = frozenset(agent_ids), self._store.features()
-        bases = {each.branch_name: each.base for each in features if each.base}
+        names, bases = frozenset(agent_ids), self._store.branch_bases()
         self._cleaning[names] = self._git.submit(
             lambda: clean_up(self._repository, sorted(names), in_use, bases)
         )

@@ -41,7 +41,7 @@ FOLLOW_S = 0.1
 LIVENESS_S = 1.0
 COLUMNS = ("AGENT", "STATE", "FEATURE", "BACKEND", "PID", "API", "WEB", "AGE", "WHAT")
 WORKTREE_COLUMNS = ("AGENT", "BRANCH", "SIZE", "UNCOMMITTED", "MERGED", "WHAT")
-MARKS = {"own": "●", "none": "○", "foreign": "✗"}
+MARKS = {"own": "●", "none": "○", "foreign": "✗", "swapped": "⇄"}
 SHORTENED = 40
 
 agents_app = typer.Typer(

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 ProjectOption = Annotated[
     Path, typer.Option("--project-dir", "-C", help="The project: a git repository.")
 ]
+BackendOption = Annotated[
+    str, typer.Option("--backend", "-b", help="The program that works on it, not the project's.")
+]
+ModelOption = Annotated[str, typer.Option("--model", help="The model that program uses.")]
+BaseOption = Annotated[
+    str, typer.Option("--base", help="The branch to start from and to merge into.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 

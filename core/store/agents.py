@@ -26,6 +26,8 @@ from autocoder.core.store.rows import (
 )
 
 AGENT_COUNTER = "agent_counter"
+HISTORY_SEARCHED = 1000
+"""Ended agents that are looked through for one that is to be gone on with."""
 
 _BEAT = text(
     "UPDATE agent_heartbeats SET last_ping = beat.value "
@@ -147,6 +149,19 @@ class AgentTables(OpenedDatabase):
                 connection.execute(
                     update(table).where(table.c.agent_id == agent_id).values(worktree_path=path)
                 )
+
+    def worktrees_in_use(self) -> frozenset[str]:
+        """Paths of the worktrees that live agents work in, and of those that crashed agents
+        left whose features wait to be gone on with."""
+        with self._reading() as connection:
+            waiting = set(connection.scalars(select(FEATURES.c.id).where(is_pending())))
+        used = {record.worktree_path for record in self.live_agents()}
+        for record in self.history(HISTORY_SEARCHED):
+            if record.feature_id in waiting:
+                waiting.discard(record.feature_id)
+                if record.state is AgentState.CRASHED:
+                    used.add(record.worktree_path)
+        return frozenset(used - {""})
 
     def forget_worktree(self, path: str) -> None:
         """Note that the worktree at `path` is removed, whichever agents had it."""

@@ -55,6 +55,10 @@ class BacklogTables(OpenedDatabase):
                 self._features_seen = (version, self._feature_changes)
         return self._features
 
+    def branch_bases(self) -> dict[str, str]:
+        """Branches of features that have a base of their own, each with that base."""
+        return {each.branch_name: each.base for each in self.features() if each.base}
+
     def feature(self, feature_id: int) -> Feature:
         with self._reading() as connection:
             return find_feature(connection, feature_id)

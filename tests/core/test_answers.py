@@ -206,10 +206,10 @@ def test_worktrees_are_told_with_what_would_be_lost(project: Path, questions: Qu
 def test_the_worktree_of_a_crashed_agent_is_in_use_while_its_feature_waits(
     project: Path, questions: Questions
 ) -> None:
-    a_worktree(project)
+    path = str(a_worktree(project))
     store = ProjectStore(project / "agent_system.db")
     (feature,) = store.add_features([FeatureDraft("Search")])
-    agent = NewAgent("a-0001", 5000, 5173, 1, "feat/1-search", "scripted")
+    agent = NewAgent("a-0001", 5000, 5173, 1, "feat/1-search", "scripted", worktree_path=path)
     assert store.claim(feature.id, agent)
     assert [tree.in_use for tree in questions.worktrees()] == [True]
     store.end_agent(
