@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autocoder.core.cli.options import JsonOption, ProjectOption, opened
+from autocoder.core.cli.options import (
+    BackendOption,
+    BaseOption,
+    JsonOption,
+    ModelOption,
+    ProjectOption,
+    opened,
+)
 from autocoder.core.cli.output import guarded, print_json, print_table, warn
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.logs import sanitise
@@ -80,6 +87,10 @@ def show(
             "attempts": feature.attempts,
             "agent": feature.agent_id,
             "branch": feature.branch_name,
+            "backend": feature.backend,
+            "model": feature.model,
+            "base": feature.base,
+            "variant of": feature.variant_of,
             "last error": feature.last_error,
         }
         for name, value in facts.items():
@@ -107,6 +118,9 @@ def add(
         list[str] | None,
         typer.Option(metavar="ID|NAME", help="Must be done first; may be repeated."),
     ] = None,
+    backend: BackendOption = "",
+    model: ModelOption = "",
+    base: BaseOption = "",
     force: Annotated[
         bool, typer.Option("--force", help="Although a feature has that name already.")
     ] = False,
@@ -122,6 +136,7 @@ def add(
     with guarded(as_json=as_json), _write(project_dir) as store:
         from autocoder.core.store import FeatureDraft
 
+        _check_choice(project_dir, backend, model, base)
         for feature in store.features():
             if feature.name == name.strip() and not force:
                 raise RefusedError(
@@ -133,6 +148,9 @@ def add(
             steps=tuple(step or ()),
             category=category,
             priority=priority,
+            backend=backend,
+            model=model,
+            base=base,
             depends_on=tuple(int(one) if one.isdecimal() else one for one in depends_on or ()),
         )
         (added,) = store.add_features([draft])
@@ -201,6 +219,124 @@ def retry(
             print_json(feature_json(feature))
         else:
             typer.echo(f"feature {feature.id} is pending, with no attempts so far")
+
+
+@features_app.command()
+def update(
+    feature_id: FeatureArgument,
+    name: Annotated[str | None, typer.Option(help="What is to be done, in one line.")] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", "-d", help="The whole text.")
+    ] = None,
+    step: Annotated[
+        list[str] | None, typer.Option(help="How it is checked, in place of all; may be repeated.")
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="A word of your own.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=-LARGEST, max=LARGEST, help="Higher is claimed first.")
+    ] = None,
+    backend: BackendOption = "",
+    model: ModelOption = "",
+    base: BaseOption = "",
+    project_dir: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Change what is given of a feature; an agent that works on it already is told nothing.
+
+    \b
+    Examples:
+      autocoder features update 12 --priority 10
+      autocoder features update 12 --backend codex --base release
+    """
+    with guarded(as_json=as_json), _read(project_dir) as found:
+        changes = (name, description, step, category, priority, backend, model, base)
+        if all(change in (None, "", []) for change in changes):
+            raise UsageError("nothing to change is given", "`--help` lists what can be.")
+        _check_choice(project_dir, backend, model, base)
+        feature = _not_empty(found).edit_feature(
+            feature_id,
+            name=name,
+            description=description,
+            steps=step or None,
+            category=category,
+            priority=priority,
+            backend=backend or None,
+            model=model or None,
+            base=base or None,
+        )
+        if as_json:
+            print_json(feature_json(feature))
+        else:
+            typer.echo(f"feature {feature.id} is changed: {sanitise(feature.name)}")
+
+
+@features_app.command()
+def enable(
+    feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Let a feature be claimed again."""
+    _set_enabled(feature_id, project_dir, enabled=True, as_json=as_json)
+
+
+@features_app.command()
+def disable(
+    feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Keep a feature from being claimed by itself; an agent that works on it goes on."""
+    _set_enabled(feature_id, project_dir, enabled=False, as_json=as_json)
+
+
+def _set_enabled(feature_id: int, project_dir: Path, *, enabled: bool, as_json: bool) -> None:
+    with guarded(as_json=as_json), _read(project_dir) as found:
+        store = _not_empty(found)
+        store.set_enabled(feature_id, enabled)
+        if as_json:
+            print_json(feature_json(store.feature(feature_id)))
+        else:
+            typer.echo(f"feature {feature_id} is switched {'on' if enabled else 'off'}")
+
+
+@features_app.command()
+def merge(
+    feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Merge a finished feature's branch into its base: tested there first, then landed.
+
+    The running orchestrator does it. Your checkout is fast-forwarded where it is clean
+    and on that base, and left alone otherwise. Exits with 3 where the branch cannot land.
+
+    \b
+    Examples:
+      autocoder features merge 12
+    """
+    with guarded(as_json=as_json):
+        from autocoder.core.cli.asking import EFFECT_LIMIT_S, ask, once_merged
+        from autocoder.core.commands import MergeFeature
+
+        folder, settings = opened(project_dir)
+        merged = ask(
+            folder,
+            MergeFeature(feature_id),
+            once_merged(feature_id),
+            subject=f"feature {feature_id}",
+            limit_s=settings.verify.timeout_s + EFFECT_LIMIT_S,
+        )
+        if as_json:
+            print_json(feature_json(merged))
+        else:
+            typer.echo(f"feature {feature_id} is merged: {sanitise(merged.name)}")
+
+
+def _check_choice(project_dir: Path, backend: str, model: str, base: str) -> None:
+    """Raises `UsageError` where nothing here could run that, or start from there."""
+    from autocoder.core.backends.choice import check_backend, settings_for
+    from autocoder.core.worktrees import open_repository
+
+    folder, settings = opened(project_dir)
+    if backend or model:
+        check_backend(settings_for(settings, backend or settings.backend, model))
+    if base:
+        open_repository(folder, base)
 
 
 def _draft_json(draft: "FeatureDraft") -> dict[str, object]:
