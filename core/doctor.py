@@ -19,8 +19,10 @@ from pathlib import Path
 
 import psutil
 
+from autocoder.core.backends.choice import SCRIPTED, availability, check_backend, settings_for
 from autocoder.core.database import network_file_system
-from autocoder.core.errors import AutocoderError
+from autocoder.core.errors import AutocoderError, UsageError
+from autocoder.core.mcp_servers import PLAYWRIGHT_PACKAGE, browser_command, find_chromium
 from autocoder.core.models import PortRange
 from autocoder.core.ports.rules import PortRules, host_rules, overlaps
 from autocoder.core.probe import Kernel, local_kernel
@@ -31,16 +33,6 @@ from autocoder.core.worktrees import open_repository
 OLDEST_GIT = (2, 38)
 FILES_PER_AGENT = 8
 MIB = 1 << 20
-
-PROGRAMS: Mapping[str, str] = {
-    "claude": "claude",
-    "codex": "codex",
-    "opencode": "opencode",
-    "gemini": "gemini",
-    "aider": "aider",
-    "mini-swe-agent": "mini",
-}
-"""The executable of each known backend."""
 
 
 class Status(StrEnum):
@@ -81,6 +73,7 @@ def examine(project_dir: Path, settings: Settings) -> tuple[Finding, ...]:
             _limits(settings),
             _fence(settings),
             _backends(settings),
+            _browser(settings),
         )
         for finding in group
     )
@@ -250,23 +243,36 @@ def _fence(settings: Settings) -> Iterator[Finding]:
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:
-    for name in (*BACKENDS, *settings.backends):
+    for name in dict.fromkeys((*BACKENDS, *settings.backends)):
         chosen = name == settings.backend
-        own = settings.backends.get(name)
-        program = own.command[0] if own else PROGRAMS.get(name, "")
-        where = shutil.which(program) if program else None
-        mark = " (chosen)" if chosen else ""
-        if not program:
-            yield Finding(f"backend {name}", Status.OK, f"built in{mark}")
-        elif where:
-            yield Finding(f"backend {name}", Status.OK, f"{where}{mark}")
+        check, mark = f"backend {name}", " (chosen)" if chosen else ""
+        state = availability(name, settings)
+        if not state.usable:
+            status = Status.FAIL if chosen else Status.WARN
+            yield Finding(check, status, f"{state.detail}{mark}", state.remedy)
+            continue
+        try:
+            check_backend(settings_for(settings, name))
+        except UsageError as error:
+            yield Finding(check, Status.FAIL, error.message, error.hint or "Mend the command.")
         else:
-            yield Finding(
-                f"backend {name}",
-                Status.FAIL if chosen else Status.WARN,
-                f"{program} is not on PATH{mark}",
-                f"Install it to run agents with {name}.",
-            )
+            yield Finding(check, Status.OK, f"{state.detail}{mark}")
+
+
+def _browser(settings: Settings) -> Iterator[Finding]:
+    chromium, server = find_chromium(), browser_command()
+    if chromium and server:
+        yield Finding("browser", Status.OK, f"{chromium}, by {server[0]}")
+    elif settings.backend == SCRIPTED or settings.yolo:
+        yield Finding("browser", Status.OK, "none, and none is needed")
+    else:
+        missing = "Chromium" if not chromium else "Playwright's MCP server"
+        yield Finding(
+            "browser",
+            Status.WARN,
+            f"agents cannot look at their pages: no {missing}",
+            "apt-get install chromium" if not chromium else f"npm install -g {PLAYWRIGHT_PACKAGE}",
+        )
 
 
 def _pools(settings: Settings) -> Iterable[tuple[str, tuple[PortRange, ...]]]:

@@ -84,6 +84,14 @@ def find_chromium() -> str | None:
     return next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
 
 
+def browser_command() -> list[str] | None:
+    """What starts Playwright's MCP server; None where no Node is installed."""
+    if installed := shutil.which("playwright-mcp"):
+        return [installed]
+    npx = shutil.which("npx")
+    return [npx, "--yes", PLAYWRIGHT_PACKAGE] if npx else None
+
+
 def _features(agent: ServedAgent) -> dict[str, Any]:
     # -P keeps the worktree, where agents write, off the module search path.
     arguments = ["-P", "-m", "autocoder.core.cli", "mcp", "--project-dir", str(agent.project_dir)]
@@ -96,13 +104,11 @@ def _features(agent: ServedAgent) -> dict[str, Any]:
 
 
 def _playwright(agent: ServedAgent) -> dict[str, Any] | None:
-    chromium = find_chromium()
-    installed, npx = shutil.which("playwright-mcp"), shutil.which("npx")
-    if chromium is None or (installed is None and npx is None):
+    chromium, command = find_chromium(), browser_command()
+    if chromium is None or command is None:
         return None
     settings = agent.run_folder / "playwright.json"
     settings.write_text(json.dumps(_browser_settings(agent, chromium), indent=2), "utf-8")
-    command = [installed] if installed else [str(npx), "--yes", PLAYWRIGHT_PACKAGE]
     inherited = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     own_tmp = str(agent.run_folder / "tmp")
     tmp_dir = own_tmp if len(os.fsencode(own_tmp)) <= LONGEST_TMPDIR else tempfile.gettempdir()

@@ -105,3 +105,31 @@ def test_config_shows_every_setting_with_who_said_so(project: Path) -> None:
         "origin": "default",
     }
     assert "parallel" in autocoder("config", "-C", project).out
+
+
+def test_each_backend_says_how_to_get_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "autocoder.toml").write_text(
+        '[backends.mine]\ncommand = ["sh", "{worktree}"]\n'
+        '[backends.gone]\ncommand = ["no-such-agent"]\n'
+        '[backends.wrong]\ncommand = ["sh", "{promt}"]\n'
+    )
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    for name in ("codex", "chromium", "playwright-mcp"):
+        path = project.parent / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    findings = found(project, AUTOCODER_BACKEND="aider")
+    assert findings["backend mine"].status is Status.OK
+    assert findings["backend gone"].status is Status.WARN
+    assert "[backends.gone]" in findings["backend gone"].remedy
+    assert findings["backend wrong"].status is Status.FAIL
+    assert "{promt}" in findings["backend wrong"].detail
+    assert findings["backend aider"].detail == "aider is not installed (chosen)"
+    assert findings["backend aider"].remedy == "pipx install aider-chat"
+    assert findings["backend aider"].status is Status.FAIL
+    assert findings["backend codex"].remedy == "npm install -g @openai/codex"
+    monkeypatch.setenv("PATH", f"{project.parent / 'bin'}:/usr/bin:/bin")
+    findings = found(project, AUTOCODER_BACKEND="codex")
+    assert findings["backend codex"].detail.endswith("bin/codex (chosen)")
+    assert findings["browser"].detail.endswith("bin/playwright-mcp")
