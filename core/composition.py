@@ -55,7 +55,11 @@ def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
             repository=repository,
             store=ProjectStore(database_path(settings, project_dir), busy_timeout_s=BUSY_TIMEOUT_S),
             allocator=PortAllocator(
-                ledger_path(settings), settings.ports, ui_port=settings.ui.port, kernel=kernel
+                ledger_path(settings),
+                settings.ports,
+                ui_port=settings.ui.port,
+                kernel=kernel,
+                patience_s=BUSY_TIMEOUT_S,
             ),
             launcher=LocalLauncher(project_dir, settings, kernel),
             kernel=kernel,

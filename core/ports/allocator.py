@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autocoder.core.database import network_file_system
+from autocoder.core.database import BUSY_TIMEOUT_S, network_file_system
 from autocoder.core.errors import DatabaseError, PoolExhausted, UsageError
 from autocoder.core.models import (
     Holder,
@@ -54,7 +54,8 @@ class PortAllocator:
     """Grants, watches and takes back the port pairs of one host.
 
     Safe from any thread or process of the host. What it has to say to the human
-    comes out of `settle`.
+    comes out of `settle`. A method waits `patience_s` for another program that has locked
+    the ledger; once one has waited in vain, the next hardly do for a while.
 
     Raises:
         DatabaseError: the ledger cannot be used; a damaged one is replaced instead.
@@ -70,6 +71,7 @@ class PortAllocator:
         kernel: Kernel,
         now: Callable[[], float] = time.time,
         rules: PortRules | None = None,
+        patience_s: float = BUSY_TIMEOUT_S,
     ) -> None:
         self._settings = settings
         self._saying = saying = Saying(now)
@@ -80,6 +82,7 @@ class PortAllocator:
             kernel.identity.host_id,
             on_loss=lambda new, connection: retell(new, connection, host, saying, now()),
             on_damage=self._say_damage,
+            patience_s=patience_s,
         )
         self._granting = Granting(ledger, pools, host, saying, settings, now)
         self._settling = Settling(ledger, pools, host, saying, settings.cooldown_s, now)

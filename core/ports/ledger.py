@@ -7,11 +7,11 @@ the engine a lease costs three times its transaction. Nothing here decides about
 """
 
 import contextlib
-import fcntl
 import functools
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -41,6 +41,7 @@ from autocoder.core.database import (
 )
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Lease, LeaseState, PortRange, Role
+from autocoder.core.ports.turns import Turns
 from autocoder.core.tables import LEDGER_TABLES
 
 T = TypeVar("T")
@@ -48,6 +49,10 @@ Connection = sqlite3.Connection
 VERSION = 1
 READ_PATIENCE_S = 0.25
 """How long SQLite itself retries a read before the reader asks for a turn."""
+HURRY_S = 0.02
+"""How long a call waits for a ledger that has just been waited for in vain, ..."""
+HURRY_FOR = 4.0
+"""... for that many times its usual patience."""
 
 EPOCH = "epoch"
 FAILURES = "port_allocation_failures"
@@ -207,7 +212,8 @@ class Ledger:
     """One host's rows in the file at `path`; safe from several threads and processes.
 
     `on_loss` writes the first rows of a ledger that takes the place of a lost one;
-    `on_damage` is told of a damaged file and where it is kept.
+    `on_damage` is told of a damaged file and where it is kept. A call waits `patience_s`
+    for a file that others lock; once one has waited in vain, the next hardly do for a while.
 
     Raises:
         DatabaseError: busy, unwritable, of a newer version; the file is unchanged.
@@ -220,6 +226,7 @@ class Ledger:
         *,
         on_loss: Callable[["Ledger", Connection], None],
         on_damage: Callable[[DatabaseError, Path], None],
+        patience_s: float = BUSY_TIMEOUT_S,
     ) -> None:
         self.path = path
         self.host_id = host_id
@@ -229,7 +236,9 @@ class Ledger:
         self._reading = threading.RLock()
         self._turns = Turns(path)
         self._borrowed: list[PoolProxiedConnection] = []
-        self._patience_s = BUSY_TIMEOUT_S
+        self._patience_s = patience_s
+        self._hurry_until = 0.0
+        self._busy_timeouts: dict[Connection, float] = {}
         self._open_or_replace()
 
     def close(self) -> None:
@@ -248,7 +257,7 @@ class Ledger:
             for last in (False, False, True):
                 inode = self._inode
                 try:
-                    with self._turns.turn(), self._transaction() as connection:
+                    with self._turn() as left_s, self._transaction(left_s) as connection:
                         answer = action(connection)
                 except DatabaseError as error:
                     # A row where a gap should be: the gaps are wrong, and opening mends them.
@@ -275,7 +284,7 @@ class Ledger:
         """
         inode = self._inode
         try:
-            return self._ask(query, within_s=READ_PATIENCE_S)
+            return self._ask(query, within_s=min(READ_PATIENCE_S, self._patience()))
         except DatabaseError as error:
             gone = error.cause == "damaged" or _inode(self.path) != inode
             if not gone and error.cause != "busy":
@@ -284,15 +293,35 @@ class Ledger:
             if gone and self._inode == inode:
                 self._reopen()
             # Between two writers: a queue of them would let a reader wait for ever.
-            with self._turns.turn():
-                return self._ask(query, within_s=BUSY_TIMEOUT_S)
+            with self._turn() as left_s:
+                return self._ask(query, within_s=left_s)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[float]:
+        """This process's turn at the file, and for how long SQLite may wait in it."""
+        began, patience_s = time.monotonic(), self._patience()
+        try:
+            with self._turns.turn(patience_s):
+                yield max(HURRY_S, patience_s - (time.monotonic() - began))
+        except DatabaseError as error:
+            if error.cause == "busy" and patience_s > HURRY_S:
+                self._hurry_until = time.monotonic() + HURRY_FOR * self._patience_s
+            raise
+        self._hurry_until = 0.0
+
+    def _patience(self) -> float:
+        return HURRY_S if time.monotonic() < self._hurry_until else self._patience_s
 
     def _ask(self, query: Callable[[Connection], T], *, within_s: float) -> T:
         with self._reading, translated(self.path):
-            if within_s != self._patience_s:
-                self._reader.execute(f"PRAGMA busy_timeout = {round(within_s * 1000)}")
-                self._patience_s = within_s
+            self._wait_at_most(self._reader, within_s)
             return query(self._reader)
+
+    def _wait_at_most(self, connection: Connection, seconds: float) -> None:
+        seconds = round(seconds, 2)
+        if self._busy_timeouts.get(connection) != seconds:
+            connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+            self._busy_timeouts[connection] = seconds
 
     def version(self) -> tuple[int, ...]:
         """Differs from the last answer when any process has written since; microseconds."""
@@ -408,9 +437,10 @@ class Ledger:
     # ------------------------------------------------------------------ opening
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, within_s: float) -> Iterator[Connection]:
         with translated(self.path):
             writer = self._writer
+            self._wait_at_most(writer, within_s)
             writer.execute("BEGIN IMMEDIATE")
             try:
                 yield writer
@@ -423,7 +453,7 @@ class Ledger:
         with contextlib.ExitStack() as stack:
             # Without a turn (a folder that is read-only, a writer that hangs) reading is left.
             with contextlib.suppress(DatabaseError):
-                stack.enter_context(self._turns.turn())
+                stack.enter_context(self._turn())
             try:
                 self._open(lost=lost)
             except DatabaseError as error:
@@ -435,7 +465,7 @@ class Ledger:
 
     def _open(self, *, lost: bool) -> None:
         engine = open_database(
-            self.path, LEDGER_TABLES, version=VERSION, busy_timeout_s=BUSY_TIMEOUT_S
+            self.path, LEDGER_TABLES, version=VERSION, busy_timeout_s=self._patience_s
         )
         self._engine = engine
         try:
@@ -448,13 +478,12 @@ class Ledger:
             with translated(self.path):
                 fits = self._gaps_fit(self._reader)
             if lost or not fits:
-                with self._transaction() as connection:
+                with self._transaction(self._patience_s) as connection:
                     self._begin_anew(connection, lost=lost)
         except DatabaseError:
             engine.dispose()
             raise
         self._inode = _inode(self.path)
-        self._patience_s = BUSY_TIMEOUT_S
 
     def _begin_anew(self, connection: Connection, *, lost: bool) -> None:
         if not self._gaps_fit(connection):
@@ -480,80 +509,9 @@ class Ledger:
             self._open_or_replace(lost=True)
 
     def _release_connections(self) -> None:
+        self._busy_timeouts.clear()
         while self._borrowed:
             self._borrowed.pop().invalidate()
-
-
-class Turns:
-    """The order in which processes write; turns come in the order they were asked for.
-
-    SQLite alone lets whoever waited longest sleep longest: of 32 writers some waited
-    10 s and were then refused.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock: int | None = None
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for this process's turn; one thread of it at a time.
-
-        Raises:
-            DatabaseError: no turn came within `BUSY_TIMEOUT_S`, or the folder is not
-                writable.
-        """
-        lock = self._descriptor()
-        if not _lock_within(lock, BUSY_TIMEOUT_S):
-            self.close()
-            raise DatabaseError(
-                f"{self._path} is being written by another program for {BUSY_TIMEOUT_S:g} s",
-                f"Find it with `fuser {self._path.name}.lock` in that folder.",
-                cause="busy",
-            )
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _descriptor(self) -> int:
-        if self._lock is None:
-            path = self._path.with_name(f"{self._path.name}.lock")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise DatabaseError(
-                    f"{self._path} cannot be written: {error.strerror}",
-                    "Make the file and its folder writable.",
-                    cause="unwritable",
-                ) from error
-        return self._lock
-
-
-def _lock_within(descriptor: int, seconds: float) -> bool:
-    """Lock an open file; False when others kept it locked for so long."""
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    # The kernel's queue is fair but has no time limit, hence a thread that may be left in it.
-    own = os.dup(descriptor)
-    locked = threading.Event()
-
-    def wait() -> None:
-        try:
-            fcntl.flock(own, fcntl.LOCK_EX)
-            locked.set()
-        finally:
-            os.close(own)
-
-    threading.Thread(target=wait, name="ledger-turn", daemon=True).start()
-    return locked.wait(seconds)
 
 
 def as_lease(row: LeaseRow) -> Lease:

@@ -32,14 +32,18 @@ class ChurnResult:
     seconds: float
 
 
-def open_ledger(ledger: Path, api: range, web: range, *, cooldown_s: float = 0) -> PortAllocator:
+def open_ledger(
+    ledger: Path, api: range, web: range, *, cooldown_s: float = 0, patience_s: float = 10
+) -> PortAllocator:
     settings = PortSettings(
         api=(PortRange(api.start, api.stop),),
         web=(PortRange(web.start, web.stop),),
         cooldown_s=cooldown_s,
         auto_expand=False,
     )
-    return PortAllocator(ledger, settings, ui_port=8888, kernel=local_kernel())
+    return PortAllocator(
+        ledger, settings, ui_port=8888, kernel=local_kernel(), patience_s=patience_s
+    )
 
 
 def churn(

@@ -4,16 +4,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Holder
-from autocoder.core.ports import ledger as ledger_module
+from autocoder.core.ports.turns import Turns
 from support import oracle
 from support.churn import churn, open_ledger
 from support.sockets import reserved_ports
+from support.waiting import wait_until
 
 
 @pytest.mark.timeout(300)
@@ -39,26 +42,63 @@ def test_a_ledger_locked_by_another_program_for_a_while_is_waited_for(folder: Pa
         allocator.close()
 
 
-@pytest.mark.parametrize("lock", ["of SQLite", "of turns"])
-def test_a_ledger_locked_for_ever_is_refused_with_a_remedy(
-    lock: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.contextmanager
+def locked_by_sqlite(path: Path) -> Iterator[None]:
+    """Another program that writes."""
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextlib.contextmanager
+def locked_by_a_turn(path: Path) -> Iterator[None]:
+    """A process of ours that hangs in its turn."""
+    turns = Turns(path)
+    with turns.turn(30):
+        yield
+    turns.close()
+
+
+LOCKS = pytest.mark.parametrize("locked", [locked_by_sqlite, locked_by_a_turn])
+Locked = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+@LOCKS
+def test_a_ledger_locked_for_ever_is_refused_with_a_remedy(locked: Locked, folder: Path) -> None:
     path = folder / "ledger.db"
-    monkeypatch.setattr(ledger_module, "BUSY_TIMEOUT_S", 0.3)
     with reserved_ports(4) as ports:
-        allocator = open_ledger(path, ports[:2], ports[2:])
-        with contextlib.ExitStack() as stack:
-            if lock == "of SQLite":
-                other = stack.enter_context(contextlib.closing(sqlite3.connect(path)))
-                other.execute("BEGIN IMMEDIATE")
-            else:
-                stack.enter_context(ledger_module.Turns(path).turn())
-            with pytest.raises(DatabaseError) as refusal:
-                allocator.lease(Holder("a-1", "/project"))
+        allocator = open_ledger(path, ports[:2], ports[2:], patience_s=0.3)
+        with locked(path), pytest.raises(DatabaseError, match="is locked by another") as refusal:
+            allocator.lease(Holder("a-1", "/project"))
         assert refusal.value.cause == "busy"
         assert "fuser" in refusal.value.hint
         assert allocator.lease(Holder("a-1", "/project")).api_port == ports[0]
         allocator.close()
+
+
+@LOCKS
+def test_only_one_of_many_calls_waits_for_a_ledger_that_stays_locked(
+    locked: Locked, folder: Path
+) -> None:
+    path, threads = folder / "ledger.db", threading.active_count()
+    with reserved_ports(4) as ports:
+        allocator = open_ledger(path, ports[:2], ports[2:], patience_s=0.6)
+        pair = allocator.lease(Holder("a-1", "/project"))
+        with locked(path):
+            took = [_refused_after(lambda: allocator.release("a-1", "/project")) for _ in range(9)]
+            assert threading.active_count() <= threads + 1
+        assert 0.5 < took[0] < 2
+        assert max(took[1:]) < 0.3
+        assert allocator.lease(Holder("a-1", "/project")) == pair
+        allocator.close()
+    wait_until(lambda: threading.active_count() == threads)
+
+
+def _refused_after(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    with pytest.raises(DatabaseError):
+        call()
+    return time.monotonic() - began
 
 
 def test_a_reader_gets_its_turn_among_writers(folder: Path) -> None:
