@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 from autocoder.core.errors import AutocoderError, ProjectError, UsageError
 
 if TYPE_CHECKING:
+    from autocoder.core.assistant import Said
     from autocoder.core.engine import Engine
+    from autocoder.core.models import Agent
     from autocoder.core.questions import Questions
     from autocoder.tui.app import Departure
+    from autocoder.tui.assistant_thread import Assistance, Conversation
 
 PARSER_WORDS = """\
 commands:
@@ -93,9 +96,30 @@ def _show(open_engine: "Callable[[], Engine]", project: Path, arguments: argpars
         open_engine,
         project,
         open_questions=open_questions,
+        assistance=_Assistance(project, _given(arguments)),
         read_only=arguments.read_only,
         debug=arguments.debug,
     )
+
+
+class _Assistance:
+    """Conversations with the assistant; what they need is imported with the first."""
+
+    def __init__(self, project: Path, cli: "dict[str, object]") -> None:
+        self._project = project
+        self._cli = cli
+
+    def history(self) -> "tuple[Said, ...]":
+        from autocoder.core.assistant import history
+
+        return history(self._project)
+
+    def converse(self, agent: "Agent | None") -> "Conversation":
+        from autocoder.core.assistant import Assistant
+        from autocoder.core.settings import load_settings
+
+        settings = load_settings(self._project, environ=os.environ, cli=self._cli)
+        return Assistant(self._project, settings, agent)
 
 
 def run_panel(
@@ -103,6 +127,7 @@ def run_panel(
     project: Path,
     *,
     open_questions: "Callable[[], Questions] | None" = None,
+    assistance: "Assistance | None" = None,
     read_only: bool = False,
     debug: bool = False,
 ) -> int:
@@ -114,6 +139,7 @@ def run_panel(
         open_engine,
         project.name,
         open_questions=open_questions,
+        assistance=assistance,
         read_only=read_only,
         preferences=preferences_file(),
     )

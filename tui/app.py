@@ -25,9 +25,11 @@ from autocoder.core.errors import RefusedError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
 from autocoder.core.questions import Questions
+from autocoder.tui.assistant_thread import Assistance, AssistantThread
 from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
 from autocoder.tui.messages import (
+    AssistantRequested,
     CommandsRequested,
     EngineEnded,
     PreferencesRead,
@@ -40,6 +42,7 @@ from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
 from autocoder.tui.preferences import Preferences, PreferencesWatch
 from autocoder.tui.question_thread import QuestionThread
 from autocoder.tui.render_agents import problems
+from autocoder.tui.screens.assistant import AssistantScreen
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
 
@@ -77,6 +80,7 @@ class Panel(App[Departure]):
         project: str,
         *,
         open_questions: Callable[[], Questions] | None = None,
+        assistance: Assistance | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
         preferences: Path | None = None,
@@ -86,6 +90,8 @@ class Panel(App[Departure]):
         super().__init__(ansi_color=True if no_color else None)
         self._engine = EngineThread(open_engine)
         self._questions = QuestionThread(open_questions) if open_questions else None
+        self._assistance = assistance
+        self._assistant: AssistantThread | None = None
         self._preferences = Preferences()
         self._watch_preferences = (
             PreferencesWatch(
@@ -173,6 +179,18 @@ class Panel(App[Departure]):
         else:
             self._questions.ask(message.question, answered)
 
+    def on_assistant_requested(self, message: AssistantRequested) -> None:
+        if self._assistance is None:
+            self._main.say("there is no assistant here")
+            return
+        assistance, agent = self._assistance, message.agent
+
+        def open_thread() -> AssistantThread:
+            self._assistant = AssistantThread(assistance, agent)
+            return self._assistant
+
+        self.push_screen(AssistantScreen(open_thread, agent))
+
     def on_quit_requested(self, message: QuitRequested) -> None:
         if not message.stop_agents or self.leaving:
             self._depart()
@@ -200,5 +218,9 @@ class Panel(App[Departure]):
             self._questions.stop()
         if self._watch_preferences is not None:
             self._watch_preferences.stop()
+        if self._assistant is not None:
+            self._assistant.stop()
         self._engine.stop()
         self._engine.join()
+        if self._assistant is not None:
+            self._assistant.join()

@@ -79,6 +79,7 @@ VIEWS: Final = (
     _key("features", "F", "features", "features", "Features: the backlog", show=False),
     _key("details", "i", "details", "details", "Details: process tree, environment, how it ended"),
     _key("diff", "d", "diff", "diff", "The agent's changes against base"),
+    _key("assistant", "a", "assistant", "assistant", "Assistant: talk about the project"),
     _key(
         "worktrees",
         "W",
@@ -193,6 +194,10 @@ WRITING: Final = (
         before_text=True,
     ),
 )
+READING: Final = (
+    _key("read.up", "pageup", "scroll(-1)", "up", "Scroll what was said", before_text=True),
+    _key("read.down", "pagedown", "scroll(1)", "down", "Scroll back", before_text=True, show=False),
+)
 
 GROUPS: Final = (
     ("Agents", AGENTS),
@@ -204,9 +209,9 @@ GROUPS: Final = (
     ("In the features view", FEATURES),
     ("In the worktrees view", WORKTREES),
     ("On the wall", WALL),
-    ("While writing to an agent or the assistant", WRITING),
+    ("While writing to an agent or the assistant", (*WRITING, *READING)),
 )
-SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, WRITING)
+SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, (*WRITING, *READING))
 """Keys that apply at the same time; between two of these a key may mean different things."""
 
 

@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 
 from autocoder.core.commands import Command, SpawnAgent
-from autocoder.core.models import Snapshot, WorktreeStatus
+from autocoder.core.models import Agent, Snapshot, WorktreeStatus
 from autocoder.core.questions import Growth, Questions, SpawnForecast
 from autocoder.tui.preferences import Preferences
 from autocoder.tui.spans import Line
@@ -102,6 +102,14 @@ class SpawnForeseen(Message):
         super().__init__()
         self.wish = wish
         self.forecast = forecast
+
+
+class AssistantRequested(Message):
+    """The user wants to talk, about an agent or the project alone."""
+
+    def __init__(self, agent: Agent | None) -> None:
+        super().__init__()
+        self.agent = agent
 
 
 class PreferencesRead(Message):

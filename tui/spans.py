@@ -6,6 +6,7 @@ what changed and nothing else.
 
 import time
 from collections.abc import Iterable
+from itertools import groupby
 
 from rich.cells import cell_len, set_cell_size
 
@@ -13,6 +14,7 @@ from autocoder.tui.palette import Tone
 
 Span = tuple[str, Tone]
 Line = tuple[Span, ...]
+LEAST_WRAP = 16
 
 
 def plain(line: Line) -> str:
@@ -64,6 +66,48 @@ def joined(pieces: Iterable[Line], gap: str) -> Line:
             spans.append((gap, Tone.PLAIN))
         spans.extend(piece)
     return tuple(spans)
+
+
+def wrapped(line: Line, width: int) -> list[Line]:
+    """`line` in rows of at most `width` cells, broken between words, later rows indented."""
+    if width_of(line) <= width or width < LEAST_WRAP:
+        return [line]
+    text = plain(line)
+    tones = [tone for piece, tone in line for _ in piece]
+    indent = min(len(text) - len(text.lstrip()) + 2, width // 2)
+    rows: list[Line] = []
+    start = 0
+    while start < len(text):
+        lead = indent if rows else 0
+        end = start + _fitting(text, start, width - lead)
+        space = text.rfind(" ", start + 1, end + 1) if end < len(text) else -1
+        if space > 0 and text[start:space].strip():
+            end = space
+        row = tuple((text[at], tones[at]) for at in range(start, end))
+        rows.append(((" " * lead, Tone.PLAIN), *_merged(row)) if lead else _merged(row))
+        start = end
+        while rows and text[start : start + 1] == " ":
+            start += 1
+    return rows
+
+
+def _fitting(text: str, start: int, width: int) -> int:
+    """How many characters from `start` on fit, at least one."""
+    used = count = 0
+    for char in text[start:]:
+        used += cell_len(char)
+        if used > width:
+            break
+        count += 1
+    return max(1, count)
+
+
+def _merged(row: Line) -> Line:
+    """Neighbours of one tone as one span."""
+    return tuple(
+        ("".join(text for text, _ in run), tone)
+        for tone, run in groupby(row, key=lambda span: span[1])
+    )
 
 
 # -- numbers

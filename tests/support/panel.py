@@ -12,6 +12,7 @@ from autocoder.core.commands import Command
 from autocoder.core.models import Snapshot
 from autocoder.core.questions import Questions
 from autocoder.tui.app import Departure, Panel
+from autocoder.tui.assistant_thread import Assistance
 from support.fake_engine import RecordingEngine
 from support.snapshots import NOW
 
@@ -64,6 +65,7 @@ async def driven(
     clock: Callable[[], float] = lambda: NOW,
     read_only: bool = False,
     questions: Questions | None = None,
+    assistance: Assistance | None = None,
     preferences: Path | None = None,
     error: Exception | None = None,
 ) -> AsyncIterator[Driven]:
@@ -73,6 +75,7 @@ async def driven(
         lambda: engine,
         "todo-app",
         open_questions=(lambda: questions) if questions else None,
+        assistance=assistance,
         clock=clock,
         read_only=read_only,
         preferences=preferences,

@@ -5,10 +5,10 @@ from itertools import combinations
 from textual.binding import Binding
 
 from autocoder.tui import keys
+from autocoder.tui.screens.assistant import AssistantScreen
 from autocoder.tui.screens.features import FeaturesScreen
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.screens.ports import PortsScreen
-from autocoder.tui.screens.tell import TellScreen
 from autocoder.tui.screens.wall import WallScreen
 from autocoder.tui.screens.worktrees import WorktreesScreen
 from autocoder.tui.widgets.log_pane import LogPane
@@ -16,7 +16,7 @@ from autocoder.tui.widgets.table import Table
 
 EATEN = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"}
 """Keys that tmux, flow control or the shell take before any program sees them."""
-SCREENS = (MainScreen, PortsScreen, FeaturesScreen, WorktreesScreen, WallScreen, TellScreen)
+SCREENS = (MainScreen, PortsScreen, FeaturesScreen, WorktreesScreen, WallScreen, AssistantScreen)
 """Whose keys are in `keys.SCREENS`, in its order."""
 
 
@@ -53,7 +53,7 @@ def test_every_key_has_a_name_to_rebind_it_by_and_words_for_the_help() -> None:
         for binding in bindings:
             assert binding.id
             assert binding.tooltip
-            assert hasattr(screen, f"action_{binding.action}"), binding.action
+            assert hasattr(screen, f"action_{binding.action.partition('(')[0]}"), binding.action
 
 
 def test_the_readme_table_has_a_row_for_every_key() -> None:

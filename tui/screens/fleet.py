@@ -14,7 +14,7 @@ from autocoder.tui.pool_history import PoolHistory
 CHANGING = frozenset(
     {
         *("spawn", "spawn_typed", "stop", "kill", "recover", "recover_all", "merge"),
-        *("expand", "pause", "stop_all", "shell", "tell"),
+        *("expand", "pause", "stop_all", "shell", "tell", "assistant"),
     }
 )
 """Actions that a read-only panel does not have."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from autocoder.core.logs import sanitise
 from autocoder.core.questions import Questions
 from autocoder.tui import render
-from autocoder.tui.messages import Page, PageAnswered, QuestionAsked
+from autocoder.tui.messages import AssistantRequested, Page, PageAnswered, QuestionAsked
 from autocoder.tui.render_answers import (
     ASKING,
     details_page,
@@ -38,6 +38,9 @@ class Looking(FleetScreen):
 
     def action_features(self) -> None:
         self.app.push_screen(FeaturesScreen(self._clock, read_only=self._read_only))
+
+    def action_assistant(self) -> None:
+        self.post_message(AssistantRequested(self.selected))
 
     def action_worktrees(self) -> None:
         self.app.push_screen(WorktreesScreen(self._clock, read_only=self._read_only))

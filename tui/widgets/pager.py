@@ -7,7 +7,7 @@ from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.strip import Strip
 
-from autocoder.tui.spans import Line
+from autocoder.tui.spans import Line, wrapped
 from autocoder.tui.widgets.painted import Painted
 
 
@@ -21,19 +21,39 @@ class Pager(Painted, can_focus=True):
         Binding("G,end", "scroll_rows(1000000000)", "end", show=False, id="pager.last"),
     ]
 
-    lines: reactive[tuple[Line, ...]] = reactive(())
+    lines: reactive[tuple[Line, ...]] = reactive((), init=False)
     top: reactive[int] = reactive(0)
 
+    def __init__(self, *, follow: bool = False, id: str | None = None) -> None:
+        """`follow`: what is added at the end is shown, unless one has scrolled away from it."""
+        super().__init__(id=id)
+        self._follow = follow
+        self._rows: list[Line] = []
+
     def validate_top(self, top: int) -> int:
-        return max(0, min(top, len(self.lines) - self.size.height))
+        return max(0, min(top, self._last))
+
+    @property
+    def _last(self) -> int:
+        return max(0, len(self._rows) - self.size.height)
+
+    def watch_lines(self) -> None:
+        self._lay_out()
+
+    def on_resize(self, _event: events.Resize) -> None:
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        at_end = self._follow and self.top >= self._last
+        width = self.size.width
+        self._rows = [row for line in self.lines for row in wrapped(line, width - 1)]
+        self.top = self._last if at_end else self.top
+        self.refresh()
 
     def render_line(self, y: int) -> Strip:
         number = self.top + y
-        line = self.lines[number] if number < len(self.lines) else ()
+        line = self._rows[number] if number < len(self._rows) else ()
         return self.paint(line, self.size.width)
-
-    def on_resize(self, _event: events.Resize) -> None:
-        self.top = self.top
 
     def action_scroll_rows(self, by: int) -> None:
         self.top += by
