@@ -83,24 +83,25 @@ class AgentLeases:
         return max((lease.epoch for lease in leases if lease.holder == agent_id), default=0)
 
     def release(self, agent_id: str, epoch: int) -> None:
-        """Give the pair back, now or at one of the next `give_back`."""
+        """Give the pair back with the next `give_back`."""
         self._owed[agent_id] = epoch
-        self.give_back()
 
     def give_back(self) -> None:
-        """Give back what is owed; what a ledger refuses now is tried again."""
+        """Give back what is owed.
+
+        Raises:
+            DatabaseError: it stays owed.
+        """
         for agent_id, epoch in tuple(self._owed.items()):
             try:
                 self._allocator.release(agent_id, self._project, epoch=epoch)
-            except DatabaseError as error:
-                self._notices.stand(Severity.ERROR, "ledger", error.said)
-                return
+            except DatabaseError:
+                raise
             except RefusedError as error:
                 # Granted anew meanwhile, so no longer this agent's to give back.
                 self._notices.say(Severity.WARNING, agent_id, error.message)
             del self._owed[agent_id]
             self._tally.leases_released += 1
-        self._notices.settled("ledger")
 
     def release_unheld(self, held: Collection[str]) -> None:
         """Give back what an orchestrator leased and did not live to give to an agent."""

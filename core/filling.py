@@ -7,7 +7,7 @@ the ledger would refuse a pair as it did the last time.
 import time
 
 from autocoder.core.admission import Admission
-from autocoder.core.errors import AutocoderError, PoolExhausted, RefusedError
+from autocoder.core.errors import AutocoderError, DatabaseError, PoolExhausted, RefusedError
 from autocoder.core.fleet import Fleet
 from autocoder.core.models import PoolStatus, Severity
 from autocoder.core.notices import Notices
@@ -55,14 +55,14 @@ class Filling:
             self._notices.stand(Severity.WARNING, f"pool {error.role}", error.said)
 
     def _start_next(self) -> bool:
-        """Whether one more may start. Raises `PoolExhausted`."""
+        """Whether one more may start. Raises `PoolExhausted` and `DatabaseError`."""
         feature = self._store.next_claimable()
         if feature is None:
             return False
         try:
             self._admission.check_room()
             self._fleet.spawn(feature)
-        except PoolExhausted:
+        except (PoolExhausted, DatabaseError):
             raise
         except AutocoderError as error:
             if not isinstance(error, RefusedError):

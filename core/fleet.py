@@ -244,6 +244,12 @@ class Fleet:
 
     # ------------------------------------------------------------------ a tick
 
+    def watch(self) -> None:
+        """Look after the running agents; touches no database, so a locked one hides no end."""
+        for live in self:
+            if live.stage is Stage.RUNNING:
+                self._watch(live)
+
     def advance(self) -> None:
         """Let every agent take the step its state and its worker allow.
 
@@ -251,13 +257,10 @@ class Fleet:
             DatabaseError: what could not be written is written at the next tick.
         """
         for live in self:
-            if live.stage is Stage.RUNNING:
-                self._watch(live)
-        self._leases.give_back()
-        for live in self:
             self._advance(live)
         self._agents.write_states()
         self._upkeep.collect(self._agents.ids())
+        self._leases.give_back()
 
     def _advance(self, live: LiveAgent) -> None:
         if live.stage in (Stage.PREPARING, Stage.MOVING):
@@ -278,7 +281,6 @@ class Fleet:
                 self._to_recover[live.agent_id] = True
 
     def _watch(self, live: LiveAgent) -> None:
-        """Look after a running agent; touches no database, so a locked one hides no end."""
         worker = live.worker
         if worker is None:
             self._watch_lost(live)

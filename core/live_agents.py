@@ -74,6 +74,8 @@ class LiveAgent:
     """Set to end its verification."""
     then_recover: bool = False
     """Goes on in a new agent as soon as this one has ended."""
+    served: bool = False
+    """It was seen to listen on a port of its own."""
     last_beat: float | None = None
     problem: str = ""
     """What is wrong with it as the fleet sees it."""

@@ -10,7 +10,6 @@ import random
 import select
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from autocoder.core.admission import Admission
@@ -122,7 +121,6 @@ class Orchestrator:
             self._fleet,
             observer=observer,
             store=store,
-            allocator=allocator,
             notices=self._notices,
             upkeep=self._upkeep,
         )
@@ -172,17 +170,14 @@ class Orchestrator:
         try:
             self._fleet.adopt()
             while not self._stopping:
-                snapshot: Snapshot | None
                 try:
-                    snapshot = self.tick()
+                    self.tick()
                     self._notices.settled("orchestrator")
                 except AutocoderError as error:
                     # Nothing was lost: what the tick left undone, the next one does.
                     self._notices.stand(Severity.ERROR, "orchestrator", error.said)
-                    snapshot = (
-                        replace(published, notices=self._notices.all()) if published else None
-                    )
-                if snapshot is not None and snapshot != published:
+                snapshot = self._see()
+                if snapshot != published:
                     publish(snapshot)
                     published = snapshot
                 if self._finished and self._settings.stop_when_done:
@@ -198,20 +193,36 @@ class Orchestrator:
         self._git.close()
         self._fleet.close()
         self._store.close()
+        self._allocator.close()
         self._lock.release()
 
     # ------------------------------------------------------------------ the loop
 
-    def tick(self) -> Snapshot:
-        """One pass; returns what is true after it."""
-        self._drain_commands()
+    def tick(self) -> None:
+        """One pass.
+
+        A database that cannot be used ends it, so that it waits for one lock at most;
+        what sees workers end and what a human has asked for at once comes before.
+
+        Raises:
+            AutocoderError: what was left undone is done by the next one.
+        """
+        self._fleet.watch()
+        while not self._commands.empty():
+            self._orders.take(self._commands.get_nowait())
+        self._orders.obey()
         self._fleet.advance()
         self._upkeep.merge_waiting()
         self._filling.fill()
         self._mend_ledger()
-        self._watching.look()
+        self._watching.write_beats()
         self._finished = self._is_finished()
         self._notices.keep()
+        self._snapshots.read()
+
+    def _see(self) -> Snapshot:
+        """What is true now; touches no database."""
+        self._watching.look(self._snapshots.pools)
         return self._snapshots.take(
             self._watching.observations, paused=self._filling.paused, finished=self._finished
         )
@@ -236,14 +247,6 @@ class Orchestrator:
         except BlockingIOError:
             return  # a full pipe wakes as well
 
-    def _drain_commands(self) -> None:
-        while True:
-            try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return
-            self._orders.obey(command)
-
     def _mend_ledger(self) -> None:
         """Let ports move on, and end agents of ours that share a port with an older one."""
         now = time.monotonic()
@@ -256,7 +259,7 @@ class Orchestrator:
         self._notices.relay(self._allocator.settle())
 
     def _is_finished(self) -> bool:
-        if self._fleet.busy or not self._commands.empty():
+        if self._fleet.busy or self._orders.waiting or not self._commands.empty():
             return False
         if self._filling.paused:
             return self._settings.stop_when_done

@@ -26,7 +26,7 @@ from autocoder.core.commands import (
     StopAll,
     TellAgent,
 )
-from autocoder.core.errors import AutocoderError, RefusedError, UsageError
+from autocoder.core.errors import AutocoderError, DatabaseError, RefusedError, UsageError
 from autocoder.core.filling import Filling
 from autocoder.core.fleet import Fleet
 from autocoder.core.models import Feature, FeatureStatus, LeaseState, RecoveryPlan, Severity
@@ -44,6 +44,10 @@ BRANCHES_NAMED = 10
 
 TOLD_SHOWN = 80
 """Characters of a message that its notice repeats; the agent's log has all of it."""
+
+
+WITHOUT_DATABASE = (StopAgent, KillAgent, StopAll, Pause, Resume)
+"""What is obeyed while a database is locked."""
 
 
 class Orders:
@@ -71,13 +75,43 @@ class Orders:
         self._notices = notices
         self._admission = admission
         self._upkeep = upkeep
+        self._waiting: list[Command] = []
+        self._held_up = False
+        """A database could not be used the last time."""
 
-    def obey(self, command: Command) -> None:
-        try:
-            self._obey(command)
-        except AutocoderError as error:
-            subject = getattr(command, "agent_id", "")
-            self._notices.say(Severity.WARNING, subject, error.said)
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, command: Command) -> None:
+        """It is obeyed at one of the next `obey`."""
+        self._waiting.append(command)
+
+    def obey(self) -> None:
+        """Obey what has been taken, in order.
+
+        Raises:
+            DatabaseError: what needs a database waits, in order; the rest does not.
+        """
+        trouble: DatabaseError | None = None
+        commands = list(self._waiting)
+        if self._held_up:
+            commands.sort(key=lambda command: not isinstance(command, WITHOUT_DATABASE))
+        for command in commands:
+            if trouble and not isinstance(command, WITHOUT_DATABASE):
+                continue
+            try:
+                self._obey(command)
+            except DatabaseError as error:
+                trouble = error
+                continue
+            except AutocoderError as error:
+                subject = getattr(command, "agent_id", "")
+                self._notices.say(Severity.WARNING, subject, error.said)
+            self._waiting.remove(command)
+        self._held_up = trouble is not None
+        if trouble:
+            raise trouble
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -95,6 +129,7 @@ class Orders:
             case RecoverAgent(agent_id):
                 self._fleet.recover(agent_id)
             case RecoverAll():
+                self._snapshots.read()
                 self._recover_all(self._snapshots.recovery())
             case ExpandPool(role, amount):
                 added = self._allocator.expand(role, amount)

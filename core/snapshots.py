@@ -14,6 +14,7 @@ from autocoder.core.models import (
     FeatureCounts,
     FeatureStatus,
     Lease,
+    PoolStatus,
     RecoveryPlan,
     RunReport,
     Snapshot,
@@ -35,7 +36,7 @@ SHOWN_BEAT_S = 2.0
 
 
 class Snapshots:
-    """Reads, and changes nothing; ended agents are read again only when one more has ended."""
+    """Changes nothing. Ended agents are read again only when one more has ended."""
 
     def __init__(
         self,
@@ -64,16 +65,28 @@ class Snapshots:
         self._verifier = verifier
         self._now = now
         self._started = time.monotonic()
+        self.pools: tuple[PoolStatus, ...] = ()
+        self._leases: tuple[Lease, ...] = ()
+        self._features: tuple[Feature, ...] = ()
         self._history: tuple[AgentRecord, ...] = ()
         self._ended: tuple[Agent, ...] = ()
         self._history_of: tuple[Tally, int] | None = None
 
+    def read(self) -> None:
+        """Ask the databases what they say now.
+
+        Raises:
+            DatabaseError: what was known before still is.
+        """
+        self.pools = self._allocator.status().pools
+        self._leases = self._allocator.leases()
+        self._features = self._store.features()
+        self._read_history()
+
     def take(
         self, observations: Mapping[str, Observation], *, paused: bool, finished: bool
     ) -> Snapshot:
-        """Raises `DatabaseError`."""
-        features, leases = self._store.features(), self._allocator.leases()
-        self._read_history()
+        """What was read last, and the live agents as they are; touches no database."""
         live = tuple(
             self._live_agent(agent, observations.get(agent.agent_id, Observation()))
             for agent in self._fleet
@@ -87,23 +100,31 @@ class Snapshots:
             parallel=self._settings.parallel,
             paused=paused,
             finished=finished,
-            features=count_features(features),
-            backlog=features,
+            features=count_features(self._features),
+            backlog=self._features,
             agents=live + self._ended,
-            pools=self._allocator.status().pools,
-            leases=leases,
+            pools=self.pools,
+            leases=self._leases,
             notices=self._notices.all(),
-            recovery=self._recovery(features, leases),
+            recovery=self.recovery(),
         )
 
     def recovery(self) -> RecoveryPlan:
-        """What there is to recover now. Raises `DatabaseError`."""
-        self._read_history()
-        return self._recovery(self._store.features(), self._allocator.leases())
+        """What there is to recover, by what was read last."""
+        return recovery_plan(
+            project=str(self._project_dir),
+            live={live.agent_id for live in self._fleet},
+            strays=self._fleet.strays,
+            under_way=self._fleet.to_recover,
+            history=self._history,
+            features=self._features,
+            leases=self._leases,
+            own_pid=os.getpid(),
+        )
 
     def report(self) -> RunReport:
-        """What this orchestrator did since it started. Raises `DatabaseError`."""
-        counts, tally = count_features(self._store.features()), self._fleet.tally
+        """What this orchestrator did since it started, by what was read last."""
+        counts, tally = count_features(self._features), self._fleet.tally
         return RunReport(
             features_total=counts.total,
             features_done=counts.done,
@@ -132,18 +153,6 @@ class Snapshots:
                 for record in self._history
             )
             self._history_of = history_of
-
-    def _recovery(self, features: tuple[Feature, ...], leases: tuple[Lease, ...]) -> RecoveryPlan:
-        return recovery_plan(
-            project=str(self._project_dir),
-            live={live.agent_id for live in self._fleet},
-            strays=self._fleet.strays,
-            under_way=self._fleet.to_recover,
-            history=self._history,
-            features=features,
-            leases=leases,
-            own_pid=os.getpid(),
-        )
 
     def _live_agent(self, live: LiveAgent, seen: Observation) -> Agent:
         record = live.record

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from autocoder.core.fleet import Fleet
 from autocoder.core.live_agents import Stage
-from autocoder.core.models import Severity
+from autocoder.core.models import Listener, PoolStatus, PortRange, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.observer import Observation, Observer, Watched
-from autocoder.core.ports import PortAllocator
 from autocoder.core.store import ProjectStore
 from autocoder.core.upkeep import Upkeep
 
@@ -30,26 +29,22 @@ class Watching:
         *,
         observer: Observer,
         store: ProjectStore,
-        allocator: PortAllocator,
         notices: Notices,
         upkeep: Upkeep,
     ) -> None:
         self._fleet = fleet
         self._observer = observer
         self._store = store
-        self._allocator = allocator
         self._notices = notices
         self._upkeep = upkeep
         self._look_after = self._beat_at = float("-inf")
+        self._spans: list[PortRange] = []
+        self._ports: frozenset[int] = frozenset()
         self.observations: Mapping[str, Observation] = {}
         """What was last seen of each agent, by id."""
 
-    def look(self) -> None:
-        """Look if it is time to.
-
-        Raises:
-            DatabaseError: heartbeats are written a beat later.
-        """
+    def look(self, pools: tuple[PoolStatus, ...]) -> None:
+        """Look if it is time to; touches no database."""
         now = time.monotonic()
         if now < self._look_after:
             return
@@ -63,24 +58,31 @@ class Watching:
             )
             for live in self._fleet
         ]
-        pools = self._allocator.status().pools
-        pool_ports = frozenset(
-            port for pool in pools for span in pool.ranges for port in range(span.start, span.end)
-        )
-        self.observations = self._observer.look(watched, pool_ports, now)
+        spans = [span for pool in pools for span in pool.ranges]
+        if spans != self._spans:
+            self._spans = spans
+            self._ports = frozenset(n for span in spans for n in range(span.start, span.end))
+        self.observations = self._observer.look(watched, self._ports, now)
         for live in self._fleet:
             seen = self.observations[live.agent_id]
             if live.worker is not None and seen.tree:
                 live.seen_tree = seen.tree
+            live.served |= Listener.OWN in (seen.api_listener, seen.web_listener)
             if seen.rogue:
                 self._notices.stand(Severity.WARNING, live.agent_id, seen.rogue)
         took = time.monotonic() - now
         self._look_after = now + min(max(SHORTEST_LOOK_S, took / LOOK_SHARE), LONGEST_LOOK_S)
-        if now - self._beat_at >= BEAT_S:
-            self._beat_at = now
-            self._write_beats()
 
-    def _write_beats(self) -> None:
+    def write_beats(self) -> None:
+        """Copy the heartbeats into the database if it is time to.
+
+        Raises:
+            DatabaseError: they are written a beat later.
+        """
+        now = time.monotonic()
+        if now - self._beat_at < BEAT_S:
+            return
+        self._beat_at = now
         beats = {live.agent_id: live.last_beat for live in self._fleet if live.last_beat}
         self._store.beat(beats)
         self._upkeep.look(

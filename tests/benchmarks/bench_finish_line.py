@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -146,12 +146,12 @@ def _timed(engine: Orchestrator) -> tuple[list[float], list[float]]:
     """How long each pass of the loop takes from now on, and how long it computes."""
     lags: list[float] = []
     computed: list[float] = []
-    tick: Callable[[], Snapshot] = engine.tick
+    tick = engine.tick
 
-    def timed() -> Snapshot:
+    def timed() -> None:
         began, worked = time.monotonic(), time.thread_time()
         try:
-            return tick()
+            tick()
         finally:
             lags.append(time.monotonic() - began)
             computed.append(time.thread_time() - worked)

@@ -5,16 +5,18 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autocoder.core.commands import KillAgent
+from autocoder.core.commands import ExpandPool, KillAgent, RecoverAgent, SpawnAgent
+from autocoder.core.composition import BUSY_TIMEOUT_S
 from autocoder.core.launcher import LocalLauncher, WorkerProcess, WorkerSpec
-from autocoder.core.models import FeatureStatus
-from support.fleets import WAITS, Project, running
+from autocoder.core.models import FeatureStatus, Role
+from support.fleets import WAITS, Project, Running, running
 from support.sockets import bind, listen
 from support.waiting import wait_until
 from support.workers import is_alive
@@ -171,6 +173,49 @@ def test_a_locked_database_stops_nobody_and_loses_nothing(project: Project, whic
 
     assert {run.feature(feature_id).attempts for feature_id in (first, second)} == {0}
     assert run.report().leases_granted == run.report().leases_released == 2
+
+
+@pytest.mark.parametrize("which", ["database", "ledger"])
+def test_whatever_is_asked_for_while_a_database_is_locked_for_ever_no_tick_waits_twice(
+    project: Project, which: str
+) -> None:
+    """Meanwhile it is said what is waited for, and what ends is shown; afterwards all is done."""
+    first, *others = project.add(WAITS, *[""] * 4)
+    with running(project) as run:
+        agent = run.agent_of(first)
+        ticks = timed_ticks(run)
+        with locked(getattr(project, which)):
+            run.submit(RecoverAgent(agent.agent_id))
+            for feature_id in others:
+                run.submit(SpawnAgent(feature_id))
+                run.submit(ExpandPool(Role.WEB, 1))
+            run.notice("is locked by another program", Path(getattr(project, which)).name)
+            run.submit(KillAgent(agent.agent_id))
+            run.wait(lambda s: s.agents[0].state == "STOPPING", what="the kill is seen")
+            locked_ticks = len(ticks)
+        project.write_program(first, "")
+        run.wait(lambda s: s.features.done == 5)
+
+    assert locked_ticks >= 1
+    assert max(ticks) < BUSY_TIMEOUT_S + 1
+    assert sum("extended by" in notice.text for notice in run.report().notices) == 4
+    assert {feature.attempts for feature in run.snapshot.backlog} == {0}  # type: ignore[union-attr]
+
+
+def timed_ticks(run: Running) -> list[float]:
+    """How long each tick takes from now on, in seconds."""
+    seconds: list[float] = []
+    tick = run.engine.tick
+
+    def timed() -> None:
+        began = time.monotonic()
+        try:
+            tick()
+        finally:
+            seconds.append(time.monotonic() - began)
+
+    run.engine.tick = timed  # type: ignore[method-assign]
+    return seconds
 
 
 def test_an_agent_is_killed_on_request_while_the_database_is_locked(project: Project) -> None:
