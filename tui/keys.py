@@ -194,6 +194,10 @@ WRITING: Final = (
         before_text=True,
     ),
 )
+SPAWNING: Final = (
+    _key("spawn.go", "enter", "spawn", "spawn", "Spawn, if it would not be refused"),
+    _key("spawn.leave", "escape", "leave", "leave", "Leave; nothing is spawned", display="esc"),
+)
 READING: Final = (
     _key("read.up", "pageup", "scroll(-1)", "up", "Scroll what was said", before_text=True),
     _key("read.down", "pagedown", "scroll(1)", "down", "Scroll back", before_text=True, show=False),
@@ -209,9 +213,10 @@ GROUPS: Final = (
     ("In the features view", FEATURES),
     ("In the worktrees view", WORKTREES),
     ("On the wall", WALL),
+    ("While spawning on what is typed", SPAWNING),
     ("While writing to an agent or the assistant", (*WRITING, *READING)),
 )
-SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, (*WRITING, *READING))
+SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, SPAWNING, (*WRITING, *READING))
 """Keys that apply at the same time; between two of these a key may mean different things."""
 
 

@@ -10,7 +10,7 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Notice, Role, Severity, Snapshot
 from autocoder.tui.palette import SEVERITY, STATE_TONE, Tone
 from autocoder.tui.query import Query
-from autocoder.tui.spans import Line, Span, clock, counted, duration, joined, width_of
+from autocoder.tui.spans import Line, Span, amount, clock, counted, duration, joined, width_of
 
 
 def log_title(agent: Agent | None, width: int) -> Line:
@@ -28,11 +28,34 @@ def log_title(agent: Agent | None, width: int) -> Line:
     ended: Line = ()
     if not agent.live and agent.reason:
         ended = ((sanitise(agent.reason), STATE_TONE[agent.state]),)
-    everything = (name, feature, branch, *urls, ended, ((sanitise(agent.backend), Tone.DIM),))
-    line = joined(filter(None, everything), "   ")
-    if width_of(line) > width:
-        line = joined(filter(None, (name, *urls, feature, ended, branch)), "   ")
+    backend: Line = ((sanitise(f"{agent.backend} {agent.model}".strip()), Tone.DIM),)
+    doing = progress(agent)
+    # What is worth least falls away first: its branch and model, then its feature.
+    for pieces in (
+        (name, feature, branch, *urls, ended, backend, *doing),
+        (name, feature, *urls, ended, *doing),
+        (name, *urls, ended, *doing),
+    ):
+        line = joined(filter(None, pieces), "   ")
+        if width_of(line) <= width:
+            break
     return line
+
+
+def progress(agent: Agent) -> tuple[Line, ...]:
+    """How far it is and what it has used, as far as its backend says."""
+    pieces: list[Line] = []
+    if agent.retrying and agent.live:
+        pieces.append(((f"retrying: {sanitise(agent.retrying)}", Tone.WARN),))
+    if agent.iteration:
+        pieces.append(((f"iteration {agent.iteration}", Tone.PLAIN),))
+    if agent.last_tool:
+        pieces.append((("tool ", Tone.DIM), (sanitise(agent.last_tool), Tone.PLAIN)))
+    if agent.tokens:
+        pieces.append(((f"{amount(agent.tokens)} tok", Tone.PLAIN),))
+    if agent.cost_usd:
+        pieces.append(((f"${agent.cost_usd:.2f}", Tone.PLAIN),))
+    return tuple(pieces)
 
 
 def notice_line(notice: Notice, now: float) -> Line:

@@ -67,6 +67,8 @@ def _last_line(agent: Agent, _now: float) -> Line:
     if not agent.live and agent.reason:
         bad = agent.state in (AgentState.CRASHED, AgentState.FAILED)
         return ((sanitise(agent.reason), Tone.PLAIN if bad else Tone.DIM),)
+    if agent.live and agent.retrying:
+        return ((f"retrying: {sanitise(agent.retrying)}", Tone.WARN),)
     return ((sanitise(agent.last_line), Tone.DIM),)
 
 

@@ -35,7 +35,12 @@ def details_page(agent: Agent, details: Details, now: float) -> tuple[Line, ...]
         ("problem", sanitise(agent.problem)),
         ("worktree", sanitise(agent.worktree_path)),
         ("branch", sanitise(agent.branch)),
-        ("backend", sanitise(agent.backend)),
+        ("backend", sanitise(f"{agent.backend} {agent.model}".strip())),
+        ("iteration", str(agent.iteration or "")),
+        ("last tool", sanitise(agent.last_tool)),
+        ("tokens", f"{agent.tokens:,}" if agent.tokens else ""),
+        ("cost", f"${agent.cost_usd:.2f}" if agent.cost_usd else ""),
+        ("retrying", sanitise(agent.retrying)),
         ("started", f"{clock(agent.started_at)}, {duration(now - agent.started_at)} ago"),
         ("log", sanitise(agent.log_path)),
     ]

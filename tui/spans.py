@@ -135,6 +135,14 @@ def size(count: float) -> str:
     return f"{count:.1f}T"
 
 
+def amount(count: int) -> str:
+    """A count in thousands, at most five characters: 812, 9.1k, 214k, 1.4M."""
+    if count < 1000:
+        return str(count)
+    value, unit = (count / 1000, "k") if count < 999_500 else (count / 1_000_000, "M")
+    return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"
+
+
 def clock(now: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(now))
 

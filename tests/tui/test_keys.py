@@ -9,6 +9,7 @@ from autocoder.tui.screens.assistant import AssistantScreen
 from autocoder.tui.screens.features import FeaturesScreen
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.screens.ports import PortsScreen
+from autocoder.tui.screens.spawn import SpawnScreen
 from autocoder.tui.screens.wall import WallScreen
 from autocoder.tui.screens.worktrees import WorktreesScreen
 from autocoder.tui.widgets.log_pane import LogPane
@@ -16,7 +17,15 @@ from autocoder.tui.widgets.table import Table
 
 EATEN = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"}
 """Keys that tmux, flow control or the shell take before any program sees them."""
-SCREENS = (MainScreen, PortsScreen, FeaturesScreen, WorktreesScreen, WallScreen, AssistantScreen)
+SCREENS = (
+    MainScreen,
+    PortsScreen,
+    FeaturesScreen,
+    WorktreesScreen,
+    WallScreen,
+    SpawnScreen,
+    AssistantScreen,
+)
 """Whose keys are in `keys.SCREENS`, in its order."""
 
 

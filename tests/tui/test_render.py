@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from autocoder.core.models import AgentState, Feature, FeatureStatus, Listener, Role
 from autocoder.tui import columns, render, render_agents, render_header
 from autocoder.tui.palette import Tone
-from autocoder.tui.spans import clip, duration, fit, plain, size, spread, width_of
+from autocoder.tui.spans import amount, clip, duration, fit, plain, size, spread, width_of
 from support.attacks import ATTACKS, FORBIDDEN
 from support.snapshots import NOW, a_busy_project, a_pool, a_snapshot, an_agent, an_ended
 
@@ -111,6 +111,9 @@ def test_no_field_of_an_agent_carries_an_attack_into_the_grid(name: str) -> None
     agent = replace(
         an_agent(1),
         agent_id=bad,
+        model=bad,
+        last_tool=bad,
+        retrying=bad,
         feature=bad,
         backend=bad,
         branch=bad,
@@ -120,10 +123,37 @@ def test_no_field_of_an_agent_carries_an_attack_into_the_grid(name: str) -> None
         last_line=bad,
     )
     said = "".join(plain(column.cell(agent, NOW)) for column in render_agents.AGENT_COLUMNS)
-    said += plain(render.log_title(agent, 200))
+    said += plain(render.log_title(agent, 2000))
     said += "".join(map(plain, render.target_lines((agent,))))
     said += plain(
         render_header.title_line(a_snapshot(project=bad, base=bad, base_commit=bad), NOW, 200)
     )
     assert not [sequence for sequence in FORBIDDEN if sequence in said]
     assert not [char for char in said if ord(char) < 32 or 0x7F <= ord(char) < 0xA0]
+
+
+def test_the_log_title_tells_how_far_an_agent_is_and_what_it_has_used() -> None:
+    agent = an_agent(
+        1, model="opus", iteration=7, last_tool="Bash", tokens=9_130, cost_usd=0.214, retrying="529"
+    )
+    line = plain(render.log_title(agent, 300))
+    for said in ("opus", "iteration 7", "tool Bash", "9.1k tok", "$0.21", "retrying: 529"):
+        assert said in line
+    assert "iteration" not in plain(render.log_title(an_agent(1), 300))
+
+
+@pytest.mark.parametrize("width", [140, 110, 100])
+def test_a_narrow_log_title_keeps_urls_and_progress(width: int) -> None:
+    agent = an_agent(1, iteration=7, last_tool="Bash", tokens=9_130, cost_usd=0.214)
+    line = render.log_title(agent, width)
+    assert width_of(line) <= width
+    assert "http://localhost:5000" in plain(line)
+    assert "$0.21" in plain(line)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0"), (812, "812"), (9130, "9.1k"), (214_400, "214k"), (1_400_000, "1.4M")],
+)
+def test_amounts_are_short(count: int, shown: str) -> None:
+    assert amount(count) == shown

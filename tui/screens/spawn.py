@@ -1,81 +1,174 @@
-"""Spawns an agent on what the user types: it becomes a feature, and an agent starts at once."""
+"""Spawns an agent on what the user types: it becomes a feature, and an agent starts at once.
 
+What it would get is asked for with every change, and what would be refused is refused
+here, while the words are still there to change.
+"""
+
+from collections.abc import Iterator
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
+from textual.timer import Timer
+from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from autocoder.core.commands import SpawnAgent
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
+from autocoder.core.questions import Questions, SpawnForecast
+from autocoder.tui import keys
+from autocoder.tui.messages import QuestionAsked, QuestionRefused, SpawnForeseen
 from autocoder.tui.palette import Tone
-from autocoder.tui.spans import Line, counted
+from autocoder.tui.render_spawn import forecast_lines
+from autocoder.tui.spans import Line
+from autocoder.tui.widgets.choice import Choice
 from autocoder.tui.widgets.painted import TextLines
+from autocoder.tui.widgets.writing import Writing
 
-
-def spawn_words(snapshot: Snapshot) -> Line:
-    """What the agent will start from, or why it cannot start now."""
-    left = min((pool.available for pool in snapshot.pools), default=0)
-    if not left:
-        return (("  No free pair of ports: e extends the pools first.", Tone.BAD),)
-    return (
-        ("  It branches from ", Tone.DIM),
-        (sanitise(snapshot.base), Tone.PLAIN),
-        (f" at {sanitise(snapshot.base_commit)}; {counted(left, 'pair')} of ports left.", Tone.DIM),
-    )
+PAUSE_S = 0.15
+"""How long the typing rests before a look is worth while."""
+MOST_VARIANTS = 9
+KEYS: Line = (
+    ("  ⏎", Tone.ACCENT),
+    (" spawns,  ", Tone.DIM),
+    ("tab", Tone.ACCENT),
+    (" next field,  ", Tone.DIM),
+    ("←→", Tone.ACCENT),
+    (" choose,  ", Tone.DIM),
+    ("esc", Tone.ACCENT),
+    (" leaves", Tone.DIM),
+)
 
 
 class SpawnScreen(ModalScreen[SpawnAgent | None]):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "leave", id="spawn.leave"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = list(keys.SPAWNING)
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
         self._snapshot = snapshot
+        self._forecast: SpawnForecast | None = None
+        self._foreseen: SpawnAgent | None = None
+        """The wish the forecast is of."""
+        self._nobody_knows = False
+        self._wanted = False
+        """Enter was pressed before the forecast was there."""
+        self._asking: Timer | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="spawn"):
-            yield TextLines(id="spawn-title")
-            yield Input(id="spawn-name", compact=True, placeholder="what is to be done")
-            yield TextLines(id="spawn-details-title")
-            yield TextArea(id="spawn-details", compact=True, tab_behavior="focus")
+            title = TextLines(id="spawn-title")
+            title.lines = ((("  Spawn an agent on a new feature", Tone.STRONG),),)
+            yield title
+            yield from _field("what", Input(id="spawn-name", compact=True, placeholder="in a line"))
+            yield from _field("details", Writing(id="spawn-details"), high=True)
+            yield from _field("backend", Choice("the project's", id="spawn-backend"))
+            yield from _field("model", Input(id="spawn-model", compact=True))
+            base = Input(id="spawn-base", compact=True, placeholder=sanitise(self._snapshot.base))
+            yield from _field("base", base)
+            numbers = map(str, range(1, MOST_VARIANTS + 1))
+            yield from _field("variants", Choice(*numbers, id="spawn-variants"))
             yield TextLines(id="spawn-words")
 
     def on_mount(self) -> None:
-        self.query_one("#spawn-title", TextLines).lines = (
-            (("  Spawn an agent on a new feature", Tone.STRONG),),
-            (),
-            (("  name", Tone.DIM),),
+        for field in self.query(Input):
+            field.cursor_blink = False
+        self.query_one("#spawn-name", Input).focus()
+        self._ask()
+
+    @property
+    def _wish(self) -> SpawnAgent:
+        def typed(name: str) -> str:
+            return self.query_one(f"#{name}", Input).value.strip()
+
+        name, details = typed("spawn-name"), self.query_one(Writing).text.strip()
+        backend = self.query_one("#spawn-backend", Choice)
+        return SpawnAgent(
+            task=f"{name}\n{details}" if details else name,
+            backend=backend.value if backend.index else "",
+            model=typed("spawn-model"),
+            base=typed("spawn-base"),
+            variants=int(self.query_one("#spawn-variants", Choice).value),
         )
-        self.query_one("#spawn-details-title", TextLines).lines = ((), (("  details", Tone.DIM),))
+
+    # -- what it would get
+
+    @on(Input.Changed)
+    @on(TextArea.Changed)
+    @on(Choice.Changed)
+    def _on_changed(self) -> None:
+        if self._asking is not None:
+            self._asking.stop()
+        self._asking = self.set_timer(PAUSE_S, self._ask)
+
+    def _ask(self) -> None:
+        wish, snapshot = self._wish, self._snapshot
+
+        def question(ask: Questions) -> SpawnForeseen:
+            return SpawnForeseen(wish, ask.forecast(wish, snapshot))
+
+        self.post_message(QuestionAsked(question, self))
+        self._tell()
+
+    def on_spawn_foreseen(self, message: SpawnForeseen) -> None:
+        if message.wish != self._wish:
+            return
+        forecast = self._forecast = message.forecast
+        self._foreseen = message.wish
+        backend = self.query_one("#spawn-backend", Choice)
+        backend.options = tuple(sanitise(each.name) for each in forecast.backends)
+        chosen = forecast.backends[backend.index]
+        note = "the project's" if not backend.index else sanitise(chosen.detail)
+        backend.note = ((note, Tone.DIM if chosen.usable else Tone.WARN),)
+        self.query_one("#spawn-model", Input).placeholder = (
+            sanitise(forecast.model) or "the backend's own"
+        )
+        self._tell()
+        if self._wanted:
+            self._go()
+
+    def on_question_refused(self, message: QuestionRefused) -> None:
+        """Nobody can look ahead: what cannot be done, the engine refuses in a notice."""
+        self._nobody_knows = True
         self.query_one("#spawn-words", TextLines).lines = (
             (),
-            spawn_words(self._snapshot),
-            (
-                ("  ⏎", Tone.ACCENT),
-                (" on the name spawns,  ", Tone.DIM),
-                ("tab", Tone.ACCENT),
-                (" name or details,  ", Tone.DIM),
-                ("esc", Tone.ACCENT),
-                (" leaves", Tone.DIM),
-            ),
+            ((f"  not looked ahead: {sanitise(str(message.error))}", Tone.DIM),),
+            (),
+            KEYS,
         )
-        self.query_one("#spawn-name", Input).cursor_blink = False
-        self.query_one("#spawn-details", TextArea).cursor_blink = False
-        self.query_one("#spawn-name", Input).focus()
+        if self._wanted:
+            self._go()
+
+    def _tell(self) -> None:
+        if not self._nobody_knows:
+            foreseen = forecast_lines(self._forecast, self._wish.variants)
+            self.query_one("#spawn-words", TextLines).lines = ((), *foreseen, KEYS)
+
+    # -- wanting it
 
     @on(Input.Submitted)
-    def _spawn(self, event: Input.Submitted) -> None:
-        name = event.value.strip()
-        if not name:
-            return
-        details = self.query_one("#spawn-details", TextArea).text.strip()
-        self.dismiss(SpawnAgent(task=f"{name}\n{details}" if details else name))
+    def action_spawn(self) -> None:
+        self._wanted = True
+        if self._nobody_knows or self._foreseen == self._wish:
+            self._go()
+
+    def _go(self) -> None:
+        self._wanted = False
+        wish = self._wish
+        refused = self._forecast is not None and self._forecast.refusal
+        if wish.task.strip() and not refused:
+            self.dismiss(wish)
 
     def action_leave(self) -> None:
         self.dismiss(None)
+
+
+def _field(label: str, widget: Widget, *, high: bool = False) -> Iterator[Widget]:
+    name = TextLines(classes="label")
+    name.lines = (((f"  {label}", Tone.DIM),),)
+    row = Horizontal(name, widget, classes="field")
+    row.set_class(high, "-high")
+    yield row
