@@ -21,6 +21,7 @@ from autocoder.core.models import Notice, RunReport, Severity, Snapshot
 
 EXIT_INTERRUPTED = 130
 BAR_WIDTH = 30
+MOST_APPS = 20
 
 
 class Progress:
@@ -103,6 +104,10 @@ def run_headless(engine: ReportingEngine, *, as_json: bool) -> int:
     return 0 if report.features_done == report.features_total else 1
 
 
+def _tells_of_an_app(notice: Notice) -> bool:
+    return notice.severity is Severity.INFO and "; its app was at " in notice.text
+
+
 def notice_text(notice: Notice) -> str:
     return f"{notice.subject}: {notice.text}" if notice.subject else notice.text
 
@@ -162,6 +167,10 @@ def report_text(report: RunReport) -> str:
         f"  leases      {report.leases_granted} granted, {report.leases_released} released",
         f"  EADDRINUSE  {report.eaddrinuse} on agents' own ports",
     ]
+    apps = [notice for notice in report.notices if _tells_of_an_app(notice)]
+    if apps:
+        lines.append("  how to look at what was made:")
+        lines += [f"    {sanitise(notice_text(notice))}" for notice in apps[-MOST_APPS:]]
     failed = [notice for notice in report.notices if notice.severity is not Severity.INFO]
     if failed:
         lines.append("  what went wrong on the way:")

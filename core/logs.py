@@ -5,6 +5,7 @@ offset. The file keeps everything; only what is shown is clipped, and all of it
 goes through `sanitise`, because an agent's output is hostile text.
 """
 
+import contextlib
 import os
 import re
 import threading
@@ -26,6 +27,14 @@ _WINDOW_BYTES: Final = 8 * 1024 * 1024
 def log_path(project_dir: Path, agent_id: str) -> Path:
     """The agent's log; `log.1` beside it is what was written before the last rotation."""
     return project_dir / ".autocoder" / "agents" / agent_id / "log"
+
+
+def add_line(path: Path, text: str) -> None:
+    """Let an ended agent's log end with this line; one that has none, or a full disk, stays so."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        with open(fd, "wb", buffering=0) as log:
+            log.write(sanitise(text).encode("utf-8", "replace") + b"\n")
 
 
 class LogTail:

@@ -19,11 +19,13 @@ from autocoder.core.errors import AutocoderError, DatabaseError, RefusedError
 from autocoder.core.launcher import Launcher, read_run
 from autocoder.core.lifecycle import Verdict
 from autocoder.core.live_agents import LiveAgent, LiveAgents, Stage
+from autocoder.core.logs import add_line
 from autocoder.core.models import AgentState, Feature, FeatureStatus, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.observer import last_logged
 from autocoder.core.probe import Kernel
 from autocoder.core.settings import Settings
+from autocoder.core.stacks import completion_message
 from autocoder.core.store import Failed, FeatureOutcome, Finished, ProjectStore, Requeued
 from autocoder.core.upkeep import Upkeep
 from autocoder.core.verify import Cancelled, Closed, Finish, Verifier
@@ -184,6 +186,7 @@ class Settlement:
             pair=live.pair,
             base=live.feature.base,
             on_request=live.feature.variant_of is not None,
+            served=live.served,
             cancelled=live.cancelled,
         )
 
@@ -234,6 +237,19 @@ class Settlement:
             base=self._base(live),
             settled=settled,
         )
+        if live.closed is not None:
+            app = live.closed.app
+        else:
+            app = completion_message(
+                None,
+                branch=live.record.branch,
+                api_port=live.pair.api_port,
+                web_port=live.pair.web_port,
+                served=live.served,
+            )
+        if app:
+            text += f"; {app}"
+        add_line(live.log, f"autocoder: {text}")
         self._notices.say(severity, live.agent_id, text, feature_id=live.feature.id)
 
     def _base(self, live: LiveAgent) -> str:

@@ -19,6 +19,8 @@ from autocoder.core.models import Role
 LARGEST_FILE = 1 << 20
 MOST_FOLDERS = 200
 DEEPEST = 3
+MOST_STARTED = 4
+"""Programs whose start is said when an agent has ended."""
 
 SKIPPED = frozenset(
     {"node_modules", "vendor", "target", "dist", "build", "venv", "env", "site-packages"}
@@ -94,29 +96,33 @@ def suggestion(project: Path, *, api_port: int, web_port: int) -> dict[str, Any]
     }
 
 
-def completion_message(project: Path, *, api_port: int, web_port: int) -> str:
+def completion_message(
+    folder: Path | None, *, branch: str, api_port: int, web_port: int, served: bool
+) -> str:
     """Where the app of an agent that has ended was, and how to start it there again.
 
-    `project` is the folder that has its work now: its worktree, or where it was merged.
+    `folder` has its work, if it is still there, and `branch` will have it; `served`:
+    it was seen to listen. Empty where neither that nor a manifest tells of an app.
     """
+    stacks = detect_stacks(folder).stacks if folder is not None else ()
+    if not (stacks or served):
+        return ""
     web, api = f"http://localhost:{web_port}", f"http://localhost:{api_port}"
-    stacks = detect_stacks(project).stacks
-    starts = [_again(project, stack, api_port, web_port) for stack in stacks]
-    roles = {stack.role for stack in stacks}
-    address = api if roles == {Role.API} else web
+    address = api if {stack.role for stack in stacks} == {Role.API} else web
     where = f"its app was at {address}" + ("" if address == api else f" (API {api})")
-    if not starts:
-        return f"{where}; start it again with PORT={api_port} and WEB_PORT={web_port}"
-    return f"{where}; start it again: {'; '.join(starts[:4])}; then open {address}"
+    if not stacks:
+        return f"{where}; start it again from {branch} with PORT={api_port}, WEB_PORT={web_port}"
+    starts = [_again(stack, api_port, web_port) for stack in stacks[:MOST_STARTED]]
+    return f"{where}; start it again from {branch}: {'; '.join(starts)}; then open {address}"
 
 
-def _again(project: Path, stack: Stack, api_port: int, web_port: int) -> str:
-    """The stack's command with the numbers of a pair, from anywhere."""
+def _again(stack: Stack, api_port: int, web_port: int) -> str:
+    """The stack's command with the numbers of a pair, from the project's root."""
     command = stack.start
     for role, port in (("API", api_port), ("WEB", web_port)):
         variable = f"$AUTOCODER_{role}_PORT"
         command = command.replace(f'"{variable}"', str(port)).replace(variable, str(port))
-    return f"cd {shlex.quote(str(project / stack.folder))} && {command}"
+    return command if stack.folder == "." else f"(cd {shlex.quote(stack.folder)} && {command})"
 
 
 _NOTHING_FOUND = (

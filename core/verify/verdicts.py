@@ -25,6 +25,8 @@ class Finish:
     """The branch it is tested with and merged into; empty: the project's."""
     on_request: bool = False
     """It lands only when asked for, whatever `merge` says."""
+    served: bool = False
+    """Its app was seen to listen."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set it, and the verification ends soon, without a verdict."""
 
@@ -76,3 +78,5 @@ class Closed:
     verification: Verification | None = None
     warnings: tuple[str, ...] = ()
     """What a human should look at, though it keeps nothing from landing."""
+    app: str = ""
+    """Where its app was and how to start it again, for the human."""

@@ -13,6 +13,7 @@ from autocoder.core.port_lint import lint_diff
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel
 from autocoder.core.settings import PROJECT_FILE, Settings
+from autocoder.core.stacks import completion_message
 from autocoder.core.verify.examiner import SHOWN_PATHS, Examiner
 from autocoder.core.verify.train import Car, Train
 from autocoder.core.verify.verdicts import (
@@ -125,7 +126,8 @@ class Verifier:
                 result, verification = self._land(
                     finish, repository, train, car, merges_untested=untested
                 )
-        return Closed(commits, result, verification, warnings)
+        branch = repository.base if isinstance(result, Merged) else finish.branch
+        return Closed(commits, result, verification, warnings, _app(finish, branch))
 
     def _waits_to_be_asked(self, finish: Finish) -> str:
         if finish.on_request:
@@ -217,6 +219,18 @@ class Verifier:
     def _check(self, finish: Finish) -> None:
         if finish.cancelled.is_set() or self._closing.is_set():
             raise Cancelled
+
+
+def _app(finish: Finish, branch: str) -> str:
+    if finish.pair is None or not finish.worktree.is_dir():
+        return ""
+    return completion_message(
+        finish.worktree,
+        branch=branch,
+        api_port=finish.pair.api_port,
+        web_port=finish.pair.web_port,
+        served=finish.served,
+    )
 
 
 def _warnings(finish: Finish, repository: Repository) -> tuple[str, ...]:

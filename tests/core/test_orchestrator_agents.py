@@ -17,6 +17,7 @@ import pytest
 from autocoder.core.client import Client
 from autocoder.core.commands import KillAgent, RecoverAgent, SpawnAgent, TellAgent
 from autocoder.core.errors import AutocoderError
+from autocoder.core.headless import report_text
 from autocoder.core.models import AgentState, Severity
 from support import projects
 from support.commands import autocoder
@@ -30,8 +31,8 @@ CODEX = """
         print(json.dumps(message), flush=True)
 
     def commit(name):
-        with open(name, "w") as file:
-            file.write(os.environ["AUTOCODER_WEB_PORT"])
+        with open(name, "w"), open("package.json", "w") as manifest:
+            json.dump(dict(devDependencies=dict(vite="8")), manifest)
         subprocess.run(["git", "add", "-A"], check=True)
         subprocess.run(["git", "commit", "-q", "-m", name], check=True)
 
@@ -81,9 +82,16 @@ def test_a_message_reaches_a_running_agent_and_its_progress_is_seen(project: Pro
         run.notice("told: Good: finish now")
         ended = run.agent_of(feature_id, "COMPLETED")
         shown(run, feature_id, lambda a: not a.live and a.tokens == 2468)
+        told = run.notice("its app was at", f"{agent.api_port}").text
     assert ended.model == "gpt-4.1"
-    assert "told  Good:" in Path(ended.log_path).read_text()
-    assert git(project.dir, "show", "main:told")
+    url = f"http://localhost:{agent.web_port}"
+    start = f"from main: npx vite --port {agent.web_port} --strictPort; then open {url}"
+    assert told.endswith(start)
+    log = Path(ended.log_path).read_text()
+    assert "told  Good:" in log
+    assert log.splitlines()[-1] == f"autocoder: {told}"
+    assert start in report_text(run.report())
+    assert git(project.dir, "ls-tree", "--name-only", "main", "told") == "told"
 
 
 def test_messages_come_by_the_command_line_and_by_rest(tmp_path: Path, ports: range) -> None:

@@ -144,26 +144,30 @@ def test_links_and_installed_packages_are_not_followed(tmp_path: Path) -> None:
     assert detect_stacks(project).stacks == ()
 
 
+def ended(folder: Path | None, *, served: bool = False) -> str:
+    return completion_message(folder, branch="main", api_port=5001, web_port=5174, served=served)
+
+
 def test_an_ended_agents_app_can_be_started_where_it_was(tmp_path: Path) -> None:
-    project = tmp_path / "to do"
-    write(project, PROJECTS["mixed"][0])
-    message = completion_message(project, api_port=5001, web_port=5174)
+    write(tmp_path, PROJECTS["mixed"][0])
+    message = ended(tmp_path)
     assert message.startswith("its app was at http://localhost:5174 (API http://localhost:5001);")
-    assert f"cd '{project}/web' && npm run dev -- --port 5174 --strictPort" in message
-    assert f"cd '{project}/server' && PORT=5001 go run ." in message
+    assert "from main: " in message
+    assert "(cd web && npm run dev -- --port 5174 --strictPort)" in message
+    assert "(cd server && PORT=5001 go run .)" in message
     assert message.endswith("then open http://localhost:5174")
 
 
 def test_an_api_alone_is_opened_at_its_own_port(tmp_path: Path) -> None:
     write(tmp_path, PROJECTS["django"][0])
-    message = completion_message(tmp_path, api_port=5001, web_port=5174)
+    message = ended(tmp_path)
     assert 'manage.py runserver "127.0.0.1:5001"' in message
     assert message.endswith("then open http://localhost:5001")
 
 
-def test_where_no_stack_is_known_the_ports_are_still_said(tmp_path: Path) -> None:
-    message = completion_message(tmp_path, api_port=5001, web_port=5174)
-    assert message == (
+def test_where_no_stack_is_known_the_ports_of_what_listened_are_still_said(tmp_path: Path) -> None:
+    assert ended(tmp_path) == ended(None) == ""
+    assert ended(None, served=True) == (
         "its app was at http://localhost:5174 (API http://localhost:5001); "
-        "start it again with PORT=5001 and WEB_PORT=5174"
+        "start it again from main with PORT=5001, WEB_PORT=5174"
     )
