@@ -239,6 +239,11 @@ class Ledger:
         self._patience_s = patience_s
         self._hurry_until = 0.0
         self._busy_timeouts: dict[Connection, float] = {}
+        self._openings = 0
+        self._inode: tuple[int, ...] = ()
+        self._written_at = self._written_version = 0
+        self._read_at: tuple[int, ...] | None = None
+        self._read_version = 0
         self._open_or_replace()
 
     def close(self) -> None:
@@ -258,6 +263,7 @@ class Ledger:
                 inode = self._inode
                 try:
                     with self._turn() as left_s, self._transaction(left_s) as connection:
+                        self._refuse_touched(connection)
                         answer = action(connection)
                 except DatabaseError as error:
                     # A row where a gap should be: the gaps are wrong, and opening mends them.
@@ -266,7 +272,8 @@ class Ledger:
                     if last or not (gone or gaps_lie):
                         raise
                 else:
-                    if _inode(self.path) == inode:
+                    *found, self._written_at = _stamp(self.path)
+                    if tuple(found) == inode:
                         return answer
                 # What was written to a file that was moved away meanwhile does not count.
                 self._reopen()
@@ -325,12 +332,36 @@ class Ledger:
 
     def version(self) -> tuple[int, ...]:
         """Differs from the last answer when any process has written since; microseconds."""
-        if _inode(self.path) != self._inode:
+        stamp = _stamp(self.path)
+        if stamp[:2] != self._inode:
             with self._writing:
                 if _inode(self.path) != self._inode:
                     self._reopen()
-        (version,) = self.read(lambda reader: reader.execute("PRAGMA data_version").fetchone())
-        return (*self._inode, int(version))
+        version = self.read(_data_version)
+        if self._read_at not in (None, stamp) and version == self._read_version:
+            with self._writing:
+                self._reopen()
+            version = self.read(_data_version)
+        # A commit in between leaves a time that proves nothing.
+        self._read_at = stamp if _stamp(self.path) == stamp else None
+        self._read_version = version
+        return (self._openings, *self._inode, version)
+
+    def _refuse_touched(self, connection: Connection) -> None:
+        """Doubt a file that was written to by other means than SQLite's.
+
+        Pages that SQLite remembers hide such damage until somebody else meets it.
+
+        Raises:
+            DatabaseError: it was; opening it anew finds out what is left.
+        """
+        *_, written_at = _stamp(self.path)
+        if written_at == self._written_at:
+            return
+        version = _data_version(connection)
+        if version == self._written_version:
+            raise DatabaseError(f"{self.path} was written to from outside", cause="damaged")
+        self._written_at, self._written_version = written_at, version
 
     # ------------------------------------------------------------------ statements
 
@@ -483,7 +514,11 @@ class Ledger:
         except DatabaseError:
             engine.dispose()
             raise
-        self._inode = _inode(self.path)
+        self._openings += 1
+        *inode, self._written_at = _stamp(self.path)
+        self._inode = tuple(inode)
+        self._written_version = _data_version(self._writer)
+        self._read_at = None
 
     def _begin_anew(self, connection: Connection, *, lost: bool) -> None:
         if not self._gaps_fit(connection):
@@ -537,9 +572,20 @@ def _driver_connection(connection: object) -> Connection:
     return connection
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _data_version(connection: Connection) -> int:
+    """Differs from the last answer when another connection has written since."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
+def _inode(path: Path) -> tuple[int, ...]:
+    return _stamp(path)[:2]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Device, inode and time of the last write; zeros where there is no file."""
     try:
         found = os.stat(path)  # noqa: PTH116  # asked at every write
     except OSError:
-        return (0, 0)
-    return (found.st_dev, found.st_ino)
+        return (0, 0, 0)
+    return (found.st_dev, found.st_ino, found.st_mtime_ns)

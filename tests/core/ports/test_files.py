@@ -15,6 +15,7 @@ import pytest
 from autocoder.core.database import network_file_system
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Holder, LeaseState
+from autocoder.core.ports import PortAllocator
 from autocoder.core.ports.ledger import LeaseRow, RangeRow
 from autocoder.core.tables import PortLeaseRow, PortRangeRow
 from support import oracle
@@ -88,7 +89,7 @@ def test_a_damaged_ledger_is_kept_aside_and_told_anew_by_live_workers(
     allocator.close()
 
 
-@pytest.mark.parametrize("damage", [truncate, fill_with_noise, break_an_index])
+@pytest.mark.parametrize("damage", [truncate, zero_a_page, fill_with_noise, break_an_index])
 def test_damage_while_it_is_open_is_found_and_mended_by_the_next_lease(
     damage: Callable[[Path], None], path: Path, kernel: SimulatedKernel
 ) -> None:
@@ -97,6 +98,36 @@ def test_damage_while_it_is_open_is_found_and_mended_by_the_next_lease(
     pair = allocator.lease(Holder("late", "/project"))
     assert pair.api_port != 5006
     assert {lease.holder for lease in oracle.leases(path)} >= {"late"}
+    allocator.close()
+
+
+@pytest.mark.parametrize("page", range(1, 9))
+@pytest.mark.parametrize("ask", [PortAllocator.leases, PortAllocator.settle])
+def test_a_page_zeroed_while_it_is_open_is_found_by_the_next_question(
+    ask: Callable[[PortAllocator], object], page: int, path: Path, kernel: SimulatedKernel
+) -> None:
+    allocator = open_ledger(path, kernel)
+    ask(allocator)
+    with path.open("r+b") as file:
+        file.seek(4096 * page)
+        assert any(file.read(4096))
+        file.seek(4096 * page)
+        file.write(bytes(4096))
+    ask(allocator)
+    held = {(lease.holder, lease.port) for lease in allocator.leases()}
+    assert held == {("a-7", 5006), ("a-7", 5179)}
+    assert any("damaged" in kept.name for kept in path.parent.iterdir())
+    allocator.close()
+
+
+def test_a_file_that_was_only_touched_keeps_its_leases(path: Path, kernel: SimulatedKernel) -> None:
+    allocator = open_ledger(path, kernel)
+    before = allocator.leases()
+    os.utime(path)
+    assert allocator.leases() == before
+    os.utime(path)
+    allocator.lease(Holder("late", "/project"))
+    assert len(allocator.leases()) == len(before) + 2
     allocator.close()
 
 
