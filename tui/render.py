@@ -35,6 +35,7 @@ def log_title(agent: Agent | None, width: int) -> Line:
         (name, feature, branch, *urls, ended, backend, *doing),
         (name, feature, *urls, ended, *doing),
         (name, *urls, ended, *doing),
+        (name, *urls, ended, *doing[-2:]),
     ):
         line = joined(filter(None, pieces), "   ")
         if width_of(line) <= width:

@@ -142,7 +142,7 @@ def test_the_log_title_tells_how_far_an_agent_is_and_what_it_has_used() -> None:
     assert "iteration" not in plain(render.log_title(an_agent(1), 300))
 
 
-@pytest.mark.parametrize("width", [140, 110, 100])
+@pytest.mark.parametrize("width", [140, 110, 90])
 def test_a_narrow_log_title_keeps_urls_and_progress(width: int) -> None:
     agent = an_agent(1, iteration=7, last_tool="Bash", tokens=9_130, cost_usd=0.214)
     line = render.log_title(agent, width)
