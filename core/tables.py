@@ -234,6 +234,19 @@ class ProjectSettingRow(SQLModel, table=True):
     updated_at: str | None = None
 
 
+class KeptAnswerRow(SQLModel, table=True):
+    """What a request under an idempotency key was answered, once it was done."""
+
+    __tablename__ = "kept_answers"
+
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(unique=True)
+    asked: str
+    """Fingerprint of the request: another one may not use the key."""
+    answer_json: str
+    answered_at: str
+
+
 LEDGER_TABLES = (PortLeaseRow, PortGapRow, PortRangeRow, LedgerCounterRow)
 PROJECT_TABLES = (
     FeatureRow,
@@ -242,4 +255,5 @@ PROJECT_TABLES = (
     AgentHistoryRow,
     ActivityEventRow,
     ProjectSettingRow,
+    KeptAnswerRow,
 )

@@ -5,7 +5,8 @@ which is also what the project database wants. Only so many calls may wait there
 """
 
 import asyncio
-from collections import OrderedDict
+import contextlib
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from autocoder.core.api.feed import Feed
 from autocoder.core.api.problems import Refusal
 from autocoder.core.commands import Command
+from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Snapshot
 from autocoder.core.ports import PortAllocator
 from autocoder.core.store import ProjectStore
@@ -21,7 +23,6 @@ from autocoder.core.store import ProjectStore
 T = TypeVar("T")
 
 MOST_WAITING = 64
-KEYS_REMEMBERED = 1000
 FIRST_SNAPSHOT_S = 10.0
 
 
@@ -47,7 +48,13 @@ class Service:
         self._store: ProjectStore | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
         self._waiting = 0
-        self._answers: OrderedDict[str, tuple[object, asyncio.Future[Any]]] = OrderedDict()
+        self._answering: dict[str, tuple[str, asyncio.Future[Any]]] = {}
+        """Requests under way that have a key."""
+
+    def wish(self, command: Command, **about: object) -> dict[str, Any]:
+        """Give the engine a command; what to answer whoever sent it."""
+        self.submit(command)
+        return {"accepted": {"command": type(command).__name__} | about}
 
     async def snapshot(self) -> Snapshot:
         """The latest. Raises `Refusal` where there is none yet."""
@@ -85,27 +92,34 @@ class Service:
     async def once(self, key: str, asked: object, answer: Callable[[], Any]) -> Any:
         """`await answer()`, or what it gave when the same was asked under the same key before.
 
-        Kept in memory, for the last thousand keys; a failure is not kept.
+        Kept in the project's database as soon as it is done; a failure is not kept.
 
         Raises:
             Refusal: something else was asked under that key.
         """
         if not key:
             return await answer()
-        known = self._answers.get(key)
-        if known is not None:
-            if known[0] != asked:
-                raise Refusal(422, "that idempotency key was used for another request")
-            return await asyncio.shield(known[1])
-        future: asyncio.Future[Any] = asyncio.ensure_future(answer())
-        self._answers[key] = (asked, future)
-        if len(self._answers) > KEYS_REMEMBERED:
-            self._answers.popitem(last=False)
-        try:
-            return await asyncio.shield(future)
-        except Exception:
-            self._answers.pop(key, None)
-            raise
+        fingerprint = hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).hexdigest()
+        known = self._answering.get(key)
+        if known is None:
+            doing = asyncio.ensure_future(self._answer_once(key, fingerprint, answer))
+            doing.add_done_callback(lambda _: self._answering.pop(key, None))
+            known = self._answering[key] = (fingerprint, doing)
+        elif known[0] != fingerprint:
+            raise _used()
+        return await asyncio.shield(known[1])
+
+    async def _answer_once(self, key: str, fingerprint: str, answer: Callable[[], Any]) -> Any:
+        kept = await self.with_store(lambda store: store.kept_answer(key))
+        if kept is not None:
+            if kept[0] != fingerprint:
+                raise _used()
+            return kept[1]
+        given = await answer()
+        # It was done, and that is what must be said, whether or not it can be remembered.
+        with contextlib.suppress(DatabaseError, Refusal):
+            await self.with_store(lambda store: store.keep_answer(key, fingerprint, given))
+        return given
 
     def close(self) -> None:
         """Let go of ledger and database, when what runs has ended."""
@@ -118,3 +132,7 @@ class Service:
 
         self._thread.submit(let_go)
         self._thread.shutdown(wait=True)
+
+
+def _used() -> Refusal:
+    return Refusal(422, "that idempotency key was used for another request")

@@ -4,13 +4,23 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from autocoder.core.models import Severity
 from autocoder.core.store.opened import OpenedDatabase
 from autocoder.core.store.records import Event, NewEvent
-from autocoder.core.store.rows import EVENTS, SETTINGS, as_event, clean, from_json, time_text
+from autocoder.core.store.rows import (
+    ANSWERS,
+    EVENTS,
+    SETTINGS,
+    as_event,
+    clean,
+    from_json,
+    time_text,
+)
+
+ANSWERS_KEPT = 1000
 
 
 class Journal(OpenedDatabase):
@@ -55,6 +65,28 @@ class Journal(OpenedDatabase):
     def set_setting(self, key: str, value: object) -> None:
         with self._writing() as connection:
             write_setting(connection, key, value, self._time())
+
+    def kept_answer(self, key: str) -> tuple[str, Any] | None:
+        """What was asked under an idempotency key, and the answer; None where nothing was."""
+        named = ANSWERS.c.key == clean(key)
+        query = select(ANSWERS.c.asked, ANSWERS.c.answer_json).where(named)
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row.asked, from_json(row.answer_json))
+
+    def keep_answer(self, key: str, asked: str, answer: object) -> None:
+        """Remember it under the key; of all keys the latest `ANSWERS_KEPT` are."""
+        row = {
+            "asked": asked,
+            "answer_json": json.dumps(answer),
+            "answered_at": self._time(),
+        }
+        with self._writing() as connection:
+            connection.execute(
+                insert_or(ANSWERS).values(key=clean(key), **row).on_conflict_do_nothing()
+            )
+            newest = select(func.max(ANSWERS.c.id)).scalar_subquery()
+            connection.execute(delete(ANSWERS).where(ANSWERS.c.id <= newest - ANSWERS_KEPT))
 
     def _event_values(self, event: NewEvent) -> dict[str, object]:
         return {

@@ -21,6 +21,7 @@ from autocoder.core.tables import (
     AgentHistoryRow,
     FeatureDependencyRow,
     FeatureRow,
+    KeptAnswerRow,
     ProjectSettingRow,
 )
 
@@ -35,6 +36,7 @@ LIVE = _table(AgentHeartbeatRow)
 HISTORY = _table(AgentHistoryRow)
 EVENTS = _table(ActivityEventRow)
 SETTINGS = _table(ProjectSettingRow)
+ANSWERS = _table(KeptAnswerRow)
 
 LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 TEXT_LIMIT = 16_384

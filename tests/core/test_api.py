@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -125,7 +126,7 @@ def test_a_project_path_longer_than_a_socket_address_works(tmp_path: Path, ports
 def test_every_route_over_tcp_wants_the_token(api: Api) -> None:
     document = api.ask("GET", "/openapi.json").json
     routes = [(verb.upper(), path) for path, verbs in document["paths"].items() for verb in verbs]
-    routes += [("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/redoc"), ("GET", "/nothing")]
+    routes += [("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nothing")]
     assert len(routes) > 15
     for method, path in routes:
         for wrong in ("", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xe9"):
@@ -328,6 +329,22 @@ def test_the_same_key_gives_the_same_answer_and_acts_once(api: Api) -> None:
     assert names.count("Once") == 1
 
 
+def test_a_key_outlives_the_server_that_answered(tmp_path: Path, ports: range) -> None:
+    asked = {"pool": "web", "amount": 2}
+    with served(tmp_path, ports) as api:
+        first = api.ask("POST", "/api/ports/expand", asked, Idempotency_Key="k")
+        project = api.project
+    run = Running(project.open_served(TcpWay("127.0.0.1", ports[-1], TOKEN), parallel=0))
+    try:
+        run.wait_for(lambda _: True)
+        again = Api(project, run, ports[-1])
+        assert again.ask("POST", "/api/ports/expand", asked, Idempotency_Key="k").json == first.json
+        other = asked | {"amount": 3}
+        assert is_problem(again.ask("POST", "/api/ports/expand", other, Idempotency_Key="k"), 422)
+    finally:
+        run.stop()
+
+
 def test_requests_under_one_key_at_the_same_time_act_once(api: Api) -> None:
     answers: list[Answer] = []
 
@@ -368,6 +385,29 @@ def test_a_feature_is_added_worked_on_and_merged(api: Api) -> None:
     (agent,) = api.ask("GET", "/api/agents?all=true").json
     assert (agent["state"], agent["feature"]) == ("COMPLETED", "Due dates")
     assert api.ask("GET", "/api/agents").json == []
+
+
+def test_features_are_switched_and_ranked_and_worktrees_removed(api: Api) -> None:
+    assert api.ask("POST", "/api/features/1/disable").status == 202
+    api.run.wait_for(lambda s: not s.backlog[0].enabled)
+    api.ask("POST", "/api/features/1/enable")
+    api.ask("POST", "/api/features/1/prioritise", {"priority": 7})
+    api.run.wait_for(lambda s: s.backlog[0].enabled and s.backlog[0].priority == 7)
+    assert is_problem(api.ask("POST", "/api/features/99/merge"), 404)
+    assert api.ask("POST", "/api/features/1/merge").status == 202
+    removed = api.ask("POST", "/api/worktrees/remove", {"agent_ids": ["a-none"]})
+    assert removed.status == 202
+    said = api.run.wait_for(lambda s: s.notices and s.notices[-1].subject == "a-none").notices
+    assert "no branch that is ready to merge" in " ".join(notice.text for notice in said)
+
+
+def test_the_page_of_the_api_names_every_route_and_loads_nothing(api: Api) -> None:
+    answer = api.ask("GET", "/docs")
+    page = answer.content.decode()
+    for path in api.ask("GET", "/openapi.json").json["paths"]:
+        assert path in page
+    assert not re.search(r"<script|<link|@import|url\(|src=", page)
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 def test_what_does_not_exist_is_404(api: Api) -> None:
