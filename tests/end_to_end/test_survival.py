@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,61 @@ def test_a_run_that_is_stopped_and_continued_goes_on(project: Project) -> None:
         wait_until(lambda: project.query("SELECT 1 FROM agent_history WHERE status = 'CRASHED'"))
 
         assert run.poll() is None
+
+
+def test_a_run_that_was_stopped_for_a_while_believes_nobody_dead(project: Project) -> None:
+    with headless(project) as run:
+        pids = active(project)
+        run.send_signal(signal.SIGSTOP)
+        wait_until(lambda: state_of(run.pid) == "T")
+        stopped_at = time.time()
+        wait_until(lambda: beats_after(project, stopped_at), what="both workers report meanwhile")
+        run.send_signal(signal.SIGCONT)
+        wait_until(lambda: written_beats_after(project, stopped_at), what="their reports are read")
+
+        assert active(project) == pids
+        assert all(map(is_alive, pids))
+        assert not project.query("SELECT * FROM agent_history")
+
+
+def test_a_suspended_panel_gives_the_terminal_back_while_its_agents_go_on(
+    project: Project,
+) -> None:
+    with Terminal([PANEL, str(project.dir)], size=(120, 40)) as terminal:
+        pids = active(project)
+        before = len(terminal.raw)
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.wait_for_bytes(b"\x1b[?1049l", before)
+        wait_until(lambda: state_of(terminal.process.pid) == "T")
+        assert terminal.echoes
+        assert all(map(is_alive, pids))
+
+        before = len(terminal.raw)
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.wait_for_bytes(b"\x1b[?1049h", before)
+        wait_until(lambda: not terminal.echoes, what="keys are read one by one again")
+        terminal.press("q")
+        assert terminal.wait_for_exit() == 0
+
+    assert all(map(is_alive, pids))
+    assert not project.query("SELECT * FROM agent_history")
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def beats_after(project: Project, moment: float) -> bool:
+    """Whether every worker has reported since, as its own file says."""
+    folders = (project.dir / ".autocoder" / "agents").iterdir()
+    return all((folder / "status.json").stat().st_mtime > moment for folder in folders)
+
+
+def written_beats_after(project: Project, moment: float) -> bool:
+    """As `beats_after`, by what the database says in whole seconds."""
+    since = int(moment)
+    query = f"SELECT min(strftime('%s', last_ping)) > '{since}' FROM agent_heartbeats"
+    return bool(project.query(query)[0][0])
 
 
 @pytest.mark.parametrize("end", ["killed", "terminal closed"])

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ KILLS = int(os.environ.get("SOAK_KILLS", "200"))
 AGENTS = int(os.environ.get("SOAK_AGENTS", "50"))
 WORKER_KILLS = int(os.environ.get("SOAK_WORKER_KILLS", "100"))
 ADOPTED = int(os.environ.get("SOAK_ADOPTED", "100"))
+STOPPED_S = float(os.environ.get("SOAK_STOPPED_S", "60"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 
 
@@ -56,6 +58,29 @@ def test_orchestrators_killed_while_many_agents_churn(project: Project, forking:
 
     say(f"orchestrator killed, {AGENTS} agents at once: {figures.line()}")
     assert figures.faults == []
+
+
+def test_an_orchestrator_stopped_for_a_minute_ends_nobody(
+    project: Project, forking: Zygote
+) -> None:
+    project.settings = replace(project.settings, parallel=20)
+    project.add(*[WAITS] * 20)
+    orchestrator = forking.start(project)
+    wait_until(lambda: active(project) == 20, seconds=120, what="20 agents are active")
+    pids = set(project.query("SELECT pid FROM agent_heartbeats"))
+    os.kill(orchestrator.pid, signal.SIGSTOP)
+    threading.Event().wait(STOPPED_S)
+    continued = time.time()
+    os.kill(orchestrator.pid, signal.SIGCONT)
+    beats = f"SELECT min(strftime('%s', last_ping)) >= '{int(continued)}' FROM agent_heartbeats"
+    wait_until(lambda: project.query(beats)[0][0], seconds=60, what="its heartbeats are read")
+
+    assert set(project.query("SELECT pid FROM agent_heartbeats")) == pids
+    assert not project.query("SELECT * FROM agent_history")
+    assert project.faults() == []
+    say(f"stopped for {STOPPED_S:.0f} s: heartbeats current {time.time() - continued:.1f} s later")
+    orchestrator.kill()
+    orchestrator.wait()
 
 
 def test_killed_workers_have_their_slot_refilled(project: Project, forking: Zygote) -> None:

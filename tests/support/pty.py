@@ -108,6 +108,11 @@ class Terminal:
         self._read(0)
         return self.raw.decode("utf-8", "replace")
 
+    @property
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed, as at a shell's prompt."""
+        return bool(termios.tcgetattr(self._controller)[3] & termios.ECHO)
+
     def press(self, *keys: str) -> None:
         """Type keys, by the names of `KEYS` or as they are; each is seen as one key."""
         for key in keys:
