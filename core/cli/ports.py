@@ -109,6 +109,7 @@ def lease(
 
     The same holder gets the same pair again. The lease ends with --pid, after --ttl,
     or after an hour where neither is given; `autocoder ports release` ends it at once.
+    Not in mode "os": ports that the kernel picks are nobody's once this command has ended.
 
     \b
     Examples:
@@ -116,6 +117,13 @@ def lease(
       autocoder ports lease nightly --ttl 2h --json
     """
     with guarded(as_json=as_json), _allocator(project_dir, address) as allocator:
+        if allocator.kernel_picks:
+            raise RefusedError(
+                "in mode os the kernel would give the ports to other programs as soon as this "
+                "command has ended",
+                "Lease from a pool (AUTOCODER_PORTS_MODE=pool), or let the program listen on "
+                "port 0 and ask which port it got.",
+            )
         ttl_s = _seconds(ttl) if ttl is not None else None
         if pid is None and ttl_s is None:
             ttl_s = DEFAULT_TTL_S

@@ -91,6 +91,15 @@ class PortAllocator:
         self._view: _View | None = None
         self._say_opening()
 
+    @property
+    def kernel_picks(self) -> bool:
+        """Whether pairs are the kernel's choice (mode `os`).
+
+        Such a pair is kept from other programs by this process, until it is confirmed
+        or this process ends; after that only by whoever binds it.
+        """
+        return self._pools.kernel_picks
+
     def close(self) -> None:
         """Let go of the file and of ports held for workers to come; every lease stays."""
         self._granting.let_all_go()

@@ -30,7 +30,19 @@ AGAIN = 60
 class RepairReport:
     findings: tuple[Finding, ...]
     stop: tuple[LiveWorker, ...]
-    """Agents that share a port with an older one: to be stopped, seen dead, then requeued."""
+    """Agents that share a port with an older one: to be stopped, seen dead, then requeued.
+
+    Who stops them says so.
+    """
+
+    def why_stop(self, worker: LiveWorker) -> str:
+        mine = (worker.project, worker.agent_id)
+        details = (
+            finding.detail
+            for finding in self.findings
+            if finding.kind is Kind.DUPLICATE and (finding.project, finding.agent_id) == mine
+        )
+        return next(details, "an older agent has one of its ports")
 
 
 @dataclass(slots=True)
@@ -82,15 +94,20 @@ class Repair:
         due = self._sightings.add(findings)
         workers = live_workers(self.host.kernel) if due else ()
         known = {(w.project, w.agent_id): w for w in (*workers, *agents)}
+        shared = {(f.project, f.agent_id) for f in findings if f.kind is Kind.DUPLICATE}
         for finding in due:
-            worker = known.get((finding.project, finding.agent_id))
+            holder = (finding.project, finding.agent_id)
+            worker = known.get(holder)
             match finding.kind:
+                case Kind.DUPLICATE if worker is not None:
+                    stop[holder] = worker
+                    continue
+                case Kind.MISMATCH if holder in shared:
+                    continue
                 case Kind.LEAK:
                     self._reclaim(finding)
                 case Kind.MISMATCH if worker is not None:
                     self._restore(worker)
-                case Kind.DUPLICATE if worker is not None:
-                    stop[(worker.project, worker.agent_id)] = worker
             self.saying.say(Severity.WARNING, finding.agent_id, finding.detail)
         return RepairReport(findings, tuple(stop.values()))
 

@@ -98,6 +98,15 @@ def test_a_lease_ends_with_its_process(shell: Shell) -> None:
     assert "the lease of script has ended" in answer.err
 
 
+def test_nothing_is_leased_that_nobody_would_hold(shell: Shell) -> None:
+    shell.environ["AUTOCODER_PORTS_MODE"] = "os"
+    answer = shell("lease", "nightly", "--pid", str(os.getpid()), "--json")
+    assert answer.code == 3
+    assert "as soon as this command has ended" in str(answer.refusal["message"])
+    assert "AUTOCODER_PORTS_MODE=pool" in str(answer.refusal["hint"])
+    assert shell("status", "--json").document["leases"] == []
+
+
 def test_status_has_the_documented_keys(shell: Shell, api: range) -> None:
     shell("lease", "me")
     document = shell("status", "--json").document
