@@ -16,7 +16,7 @@ from autocoder.core.live_agents import LiveAgent, LiveAgents, Stage
 from autocoder.core.logs import log_path
 from autocoder.core.models import Feature, Severity
 from autocoder.core.notices import Notices
-from autocoder.core.ports import live_workers
+from autocoder.core.ports import LiveWorker, live_workers
 from autocoder.core.probe import Kernel, Liveness
 from autocoder.core.store import NewAgent, ProjectStore
 
@@ -106,6 +106,15 @@ class Adoption:
         self._agents.add(live)
         self._agents.tally.adopted += 1
         self.find_worker(live, {agent_id: (worker.pid, worker.pid_start)})
+
+    def end_stray(self, worker: LiveWorker, reason: str) -> None:
+        """Ask a worker that the database does not know as live to end its tree at once."""
+        boot_id = self._kernel.identity.boot_id
+        _, found = self._launcher.adopt(worker.agent_id, worker.pid, worker.pid_start, boot_id)
+        if found is not None:
+            self._launcher.kill(found)
+            self._launcher.close(found)
+            self._notices.say(Severity.WARNING, worker.agent_id, reason)
 
     def find_worker(self, live: LiveAgent, running: Mapping[str, ProcessKey]) -> Liveness:
         """Take its worker over if it lives; whether the one its row names does.

@@ -350,12 +350,14 @@ class Fleet:
         except OSError as error:
             raise RefusedError(f"{agent_id} cannot be told anything: {error.strerror}") from error
 
-    def displace(self, agent_id: str, reason: str) -> None:
+    def displace(self, worker: LiveWorker, reason: str) -> None:
         """End an agent that has to go through no fault of its own; its feature is requeued."""
-        live = self._agents.get(agent_id)
-        if live is not None and not live.displaced:
+        live = self._agents.get(worker.agent_id)
+        if live is None:
+            self._adoption.end_stray(worker, reason)
+        elif not live.displaced:
             live.displaced = reason
-            self.kill(agent_id)
+            self.kill(worker.agent_id)
 
     def _ask(self, agent_id: str, patience_s: float) -> LiveAgent:
         live = self._agents.get(agent_id)

@@ -252,10 +252,10 @@ class Orchestrator:
         now = time.monotonic()
         if now - self._mended_at >= MEND_S:
             self._mended_at = now
-            for worker in self._allocator.repair(self._fleet.workers()).stop:
+            report = self._allocator.repair(self._fleet.workers())
+            for worker in report.stop:
                 if worker.project == self._project:
-                    why = "stopped: an older agent has one of its ports"
-                    self._fleet.displace(worker.agent_id, why)
+                    self._fleet.displace(worker, f"stopped: {report.why_stop(worker)}")
         self._notices.relay(self._allocator.settle())
 
     def _is_finished(self) -> bool:
