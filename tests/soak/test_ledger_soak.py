@@ -229,6 +229,7 @@ def test_two_projects_whose_orchestrators_are_killed_at_random(
 def judge(ledger: Path, ports: range, databases: list[Path]) -> None:
     oracle.assert_no_port_has_two_holders(ledger, databases)
     oracle.assert_pairs_are_whole(ledger)
+    oracle.assert_listeners_have_their_lease(ledger, ports)
     oracle.assert_only_permitted_ports(ledger, [ports], 8888)
     for database in databases:
         oracle.assert_the_seeds_checks_hold(database)
