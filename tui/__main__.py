@@ -5,7 +5,9 @@ thread; `--help` and refusals import next to nothing.
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING
 from autocoder.core.errors import AutocoderError, ProjectError, UsageError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from autocoder.core.assistant import Said
     from autocoder.core.engine import Engine
     from autocoder.core.models import Agent
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.project == "demo":
             return _demo(arguments)
-        return _panel(Path(arguments.project), arguments)
+        return _open(Path(arguments.project), arguments)
     except AutocoderError as error:
         if arguments.debug:
             raise
@@ -53,39 +57,82 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, metavar="N", help="agents that run at once")
     parser.add_argument("--backend", metavar="B", help="the program that works on features")
     parser.add_argument("--preset", metavar="P", help="how much is spent on a feature")
+    parser.add_argument("--web", action="store_true", help="also in a browser, on $AUTOCODER_UI_PORT")
+    parser.add_argument("--api", action="store_true", help="REST API on $AUTOCODER_UI_PORT")
     parser.add_argument("--read-only", action="store_true", help="no key that changes anything")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
-def _panel(project: Path, arguments: argparse.Namespace) -> int:
+def _open(project: Path, arguments: argparse.Namespace) -> int:
     from autocoder.core.settings import load_settings
 
     project = project.expanduser().resolve()
     if not project.is_dir():
         raise ProjectError(f"{project} is not a folder", "Name the project's folder.")
     settings = load_settings(project, environ=os.environ, cli=_given(arguments))
-    _check_terminal(project)
+    drawn = _has_terminal()
+    if not drawn and not arguments.web:
+        raise UsageError(
+            "the panel needs a terminal that can move its cursor",
+            f"Without one: autocoder parallel --project-dir {project}",
+        )
+    told: list[str] = []
 
     def open_engine() -> "Engine":
         # Imported here because the database layer takes longer than the first paint.
-        from autocoder.core.composition import join_engine
+        from autocoder.core.composition import api_way, join_engine
 
-        return join_engine(project, settings)
+        way = api_way(settings)[0] if arguments.api else None
+        return join_engine(project, settings, way)
 
-    return _show(open_engine, project, arguments)
+    with contextlib.ExitStack() as served:
+        if arguments.api:
+            from autocoder.core.composition import api_way
+
+            told.append(api_way(settings)[1])
+        if arguments.web:
+            from autocoder.core.composition import web_way
+            from autocoder.tui.web import browsers_served
+
+            way = web_way(settings, beside_api=arguments.api)
+            options = _passed_on(arguments)
+            url = served.enter_context(browsers_served(way, project, options))
+            told.append(f"In a browser: {url}")
+        for line in told:
+            print(line, flush=True)  # noqa: T201
+        if not drawn:
+            return _run_unseen(open_engine())
+        return _show(open_engine, project, arguments, told)
+
+
+def _run_unseen(engine: "Engine") -> int:
+    """Only browsers see it; until it is interrupted."""
+
+    def leave(_number: int, _frame: "FrameType | None") -> None:
+        engine.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    engine.run(lambda _snapshot: None)
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from autocoder.core.composition import run_demo
 
-    def show(open_engine: "Callable[[], Engine]", project: Path) -> int:
-        return _show(open_engine, project, arguments)
+    def show(project: Path) -> int:
+        return _open(project, arguments)
 
-    return run_demo(show if _has_terminal() else None, _given(arguments))
+    return run_demo(show if _has_terminal() or arguments.web else None, _given(arguments))
 
 
-def _show(open_engine: "Callable[[], Engine]", project: Path, arguments: argparse.Namespace) -> int:
+def _show(
+    open_engine: "Callable[[], Engine]",
+    project: Path,
+    arguments: argparse.Namespace,
+    told: Sequence[str],
+) -> int:
     def open_questions() -> "Questions":
         # Imported here because git and the database are not needed to paint.
         from autocoder.core.composition import open_questions
@@ -99,6 +146,7 @@ def _show(open_engine: "Callable[[], Engine]", project: Path, arguments: argpars
         assistance=_Assistance(project, _given(arguments)),
         read_only=arguments.read_only,
         debug=arguments.debug,
+        told=told,
     )
 
 
@@ -130,6 +178,7 @@ def run_panel(
     assistance: "Assistance | None" = None,
     read_only: bool = False,
     debug: bool = False,
+    told: Sequence[str] = (),
 ) -> int:
     """Draw until the user leaves, then say what goes on without the panel."""
     from autocoder.tui.app import Panel
@@ -142,6 +191,7 @@ def run_panel(
         assistance=assistance,
         read_only=read_only,
         preferences=preferences_file(),
+        told=told,
     )
     try:
         # Without the mouse the terminal's own selection keeps working, which is how
@@ -156,17 +206,18 @@ def _given(arguments: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(arguments, name) for name in ("parallel", "backend", "preset")}
 
 
+def _passed_on(arguments: argparse.Namespace) -> list[str]:
+    """What a panel in a browser is started with; if it takes over, it runs agents alike."""
+    given = {name: value for name, value in _given(arguments).items() if value is not None}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    return [*options, "--read-only"] if arguments.read_only else options
+
+
 def _has_terminal() -> bool:
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return True  # drawn in a browser
     ends = sys.stdin.isatty() and sys.stderr.isatty()
     return ends and os.environ.get("TERM", "") not in ("", "dumb")
-
-
-def _check_terminal(project: Path) -> None:
-    if not _has_terminal():
-        raise UsageError(
-            "the panel needs a terminal that can move its cursor",
-            f"Without one: autocoder parallel --project-dir {project}",
-        )
 
 
 def _farewell(departure: "Departure", project: Path, *, debug: bool) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -24,7 +24,6 @@ from autocoder.core.engine import Engine
 from autocoder.core.errors import RefusedError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
-from autocoder.core.questions import Questions
 from autocoder.tui.assistant_thread import Assistance, AssistantThread
 from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
@@ -42,9 +41,11 @@ from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
 from autocoder.tui.preferences import Preferences, PreferencesWatch
 from autocoder.tui.question_thread import QuestionThread
 from autocoder.tui.render_agents import problems
-from autocoder.tui.screens.assistant import AssistantScreen
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
+
+if TYPE_CHECKING:
+    from autocoder.core.questions import Questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,12 @@ class Panel(App[Departure]):
         open_engine: Callable[[], Engine],
         project: str,
         *,
-        open_questions: Callable[[], Questions] | None = None,
+        open_questions: "Callable[[], Questions] | None" = None,
         assistance: Assistance | None = None,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
         preferences: Path | None = None,
+        told: Sequence[str] = (),
     ) -> None:
         """`open_engine` and `open_questions` run in threads, after the first paint."""
         no_color = "NO_COLOR" in os.environ
@@ -92,6 +94,7 @@ class Panel(App[Departure]):
         self._questions = QuestionThread(open_questions) if open_questions else None
         self._assistance = assistance
         self._assistant: AssistantThread | None = None
+        self._told = told
         self._preferences = Preferences()
         self._watch_preferences = (
             PreferencesWatch(
@@ -121,6 +124,8 @@ class Panel(App[Departure]):
             loop.add_signal_handler(number, self._depart)
         await self.push_screen(self._main.data_bind(Panel.snapshot, Panel.leaving))
         self.call_after_refresh(self._start_engine)
+        for line in self._told:
+            self.notify(line, timeout=TOLD_S, markup=False)
 
     def _start_engine(self) -> None:
         self._engine.start(
@@ -183,6 +188,9 @@ class Panel(App[Departure]):
         if self._assistance is None:
             self._main.say("there is no assistant here")
             return
+        # With the first use, like every screen that is not needed to paint.
+        from autocoder.tui.screens.assistant import AssistantScreen
+
         assistance, agent = self._assistance, message.agent
 
         def open_thread() -> AssistantThread:

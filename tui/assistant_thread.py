@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
-from autocoder.core.events import Event
 from autocoder.core.models import Agent
 
 if TYPE_CHECKING:
     from autocoder.core.assistant import Said
+    from autocoder.core.events import Event
 
 END_S = 5.0
 
@@ -23,7 +23,7 @@ class Conversation(Protocol):
     def cost_usd(self) -> float:
         """Of the conversation so far."""
 
-    def ask(self, text: str) -> AsyncIterator[Event]: ...
+    def ask(self, text: str) -> "AsyncIterator[Event]": ...
 
     async def interrupt(self) -> None: ...
 
@@ -56,7 +56,7 @@ class AssistantThread:
     def ask(
         self,
         text: str,
-        heard: Callable[[Event], None],
+        heard: "Callable[[Event], None]",
         ended: Callable[[Future[float]], None],
     ) -> None:
         """`heard` gets each event, `ended` the cost so far or what went wrong, from the thread."""
@@ -88,7 +88,7 @@ class AssistantThread:
         self._conversation = self._assistance.converse(self._agent)
         return said
 
-    async def _answer(self, text: str, heard: Callable[[Event], None]) -> float:
+    async def _answer(self, text: str, heard: "Callable[[Event], None]") -> float:
         if self._conversation is None:
             self._conversation = self._assistance.converse(self._agent)
         async for event in self._conversation.ask(text):

@@ -5,15 +5,18 @@ the engine's words (`autocoder.core.commands`).
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 from textual.message_pump import MessagePump
 
 from autocoder.core.commands import Command, SpawnAgent
 from autocoder.core.models import Agent, Snapshot, WorktreeStatus
-from autocoder.core.questions import Growth, Questions, SpawnForecast
 from autocoder.tui.preferences import Preferences
 from autocoder.tui.spans import Line
+
+if TYPE_CHECKING:
+    from autocoder.core.questions import Growth, Questions, SpawnForecast
 
 Page = tuple[Line, ...]
 
@@ -56,7 +59,7 @@ class QuitRequested(Message):
 class QuestionAsked(Message):
     """A person wants to look closer; the answer goes to `asker`, or a `QuestionRefused`."""
 
-    def __init__(self, question: Callable[[Questions], Message], asker: MessagePump) -> None:
+    def __init__(self, question: "Callable[[Questions], Message]", asker: MessagePump) -> None:
         super().__init__()
         self.question = question
         self.asker = asker
@@ -81,7 +84,7 @@ class PageAnswered(Message):
 class GrowthAnswered(Message):
     """By which blocks pools could grow."""
 
-    def __init__(self, growth: tuple[Growth, ...], amount: int) -> None:
+    def __init__(self, growth: "tuple[Growth, ...]", amount: int) -> None:
         super().__init__()
         self.growth = growth
         self.amount = amount
@@ -98,7 +101,7 @@ class WorktreesAnswered(Message):
 class SpawnForeseen(Message):
     """What a wish to spawn would get."""
 
-    def __init__(self, wish: SpawnAgent, forecast: SpawnForecast) -> None:
+    def __init__(self, wish: SpawnAgent, forecast: "SpawnForecast") -> None:
         super().__init__()
         self.wish = wish
         self.forecast = forecast

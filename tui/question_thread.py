@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from autocoder.core.questions import Questions
+if TYPE_CHECKING:
+    from autocoder.core.questions import Questions
 
 Answer = TypeVar("Answer")
 
 
 class QuestionThread:
-    def __init__(self, open_questions: Callable[[], Questions]) -> None:
+    def __init__(self, open_questions: "Callable[[], Questions]") -> None:
         """`open_questions` runs in the thread, with the first question."""
         self._open = open_questions
         self._questions: Questions | None = None
@@ -18,7 +19,7 @@ class QuestionThread:
 
     def ask(
         self,
-        question: Callable[[Questions], Answer],
+        question: "Callable[[Questions], Answer]",
         answered: Callable[[Future[Answer]], None],
     ) -> None:
         """`answered` is called from the thread, with the answer or what it raised."""
@@ -28,7 +29,7 @@ class QuestionThread:
         """Drop what has not been asked yet; does not wait for what has."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, question: Callable[[Questions], Answer]) -> Answer:
+    def _answer(self, question: "Callable[[Questions], Answer]") -> Answer:
         if self._questions is None:
             self._questions = self._open()
         return question(self._questions)

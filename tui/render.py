@@ -10,7 +10,7 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Notice, Role, Severity, Snapshot
 from autocoder.tui.palette import SEVERITY, STATE_TONE, Tone
 from autocoder.tui.query import Query
-from autocoder.tui.spans import Line, Span, amount, clock, counted, duration, joined, width_of
+from autocoder.tui.spans import Line, Span, age, amount, clock, counted, joined, width_of
 
 
 def log_title(agent: Agent | None, width: int) -> Line:
@@ -66,7 +66,8 @@ def notice_line(notice: Notice, now: float) -> Line:
         spans.append((f"{sanitise(notice.subject)}  ", Tone.STRONG))
     body = Tone.PLAIN if notice.severity is not Severity.INFO else Tone.DIM
     spans.append((sanitise(notice.text), body))
-    spans.append((f"  {duration(now - notice.at)} ago", Tone.FAINT))
+    since = age(notice.at, now) if now - notice.at >= 60 else "under a minute"
+    spans.append((f"  {since} ago", Tone.FAINT))
     return tuple(spans)
 
 

@@ -7,7 +7,10 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import LIVE_STATES, Agent, AgentState, FeatureStatus, Listener, Snapshot
 from autocoder.tui.columns import NO_VALUE, Column
 from autocoder.tui.palette import LISTENER, NOTHING, STATE_TONE, Tone, state_of
-from autocoder.tui.spans import Line, duration, size
+from autocoder.tui.spans import Line, age, duration, size
+
+QUIET_S = 15.0
+"""A worker that was heard of since is not worth a number that changes all the time."""
 
 
 def _state(agent: Agent, _now: float) -> Line:
@@ -35,7 +38,7 @@ def _since(agent: Agent) -> float:
 
 def _age(agent: Agent, now: float) -> Line:
     since = _since(agent)
-    return ((duration(now - since), Tone.DIM),) if since else NO_VALUE
+    return ((age(since, now), Tone.DIM),) if since else NO_VALUE
 
 
 def _gravity(agent: Agent) -> int:
@@ -58,7 +61,9 @@ def _beat(agent: Agent, now: float) -> Line:
     if not agent.live or agent.last_ping is None:
         return NO_VALUE
     silent = now - agent.last_ping
-    return ((duration(silent), Tone.WARN if silent > 30 else Tone.DIM),)
+    if silent < QUIET_S:
+        return (("ok", Tone.DIM),)
+    return ((duration(silent), Tone.WARN if silent > 2 * QUIET_S else Tone.DIM),)
 
 
 def _last_line(agent: Agent, _now: float) -> Line:

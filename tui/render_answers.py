@@ -1,13 +1,16 @@
 """What details, a diff, past events and settings say. All of it is sanitised here."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from autocoder.core.errors import AutocoderError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Role
-from autocoder.core.questions import Details, PastEvent, SettingValue
 from autocoder.tui.palette import LISTENER, SEVERITY, STATE_WORD, Tone
 from autocoder.tui.spans import Line, clock, counted, duration, size
+
+if TYPE_CHECKING:
+    from autocoder.core.questions import Details, PastEvent, SettingValue
 
 PATHS_SHOWN = 60
 DIFF_TONES = (
@@ -26,7 +29,7 @@ def _title(text: str) -> tuple[Line, ...]:
     return ((), ((f"  {text}", Tone.STRONG),))
 
 
-def details_page(agent: Agent, details: Details, now: float) -> tuple[Line, ...]:
+def details_page(agent: Agent, details: "Details", now: float) -> tuple[Line, ...]:
     """Everything there is to know of one agent."""
     lines: list[Line] = [*_title(sanitise(agent.feature))]
     facts = [
@@ -95,7 +98,7 @@ def _diff_tone(text: str) -> Tone:
     return next((tone for starts, tone in DIFF_TONES if text.startswith(starts)), Tone.PLAIN)
 
 
-def events_page(events: Sequence[PastEvent]) -> tuple[Line, ...]:
+def events_page(events: "Sequence[PastEvent]") -> tuple[Line, ...]:
     """The project's activity, the newest first."""
     if not events:
         return ((), (("  Nothing has happened in this project yet.", Tone.DIM),))
@@ -115,7 +118,7 @@ def events_page(events: Sequence[PastEvent]) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def settings_page(settings: Sequence[SettingValue]) -> tuple[Line, ...]:
+def settings_page(settings: "Sequence[SettingValue]") -> tuple[Line, ...]:
     """Every setting with its value, and where it came from when it is not the default."""
     lines: list[Line] = [()]
     for setting in settings:

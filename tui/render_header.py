@@ -15,7 +15,7 @@ from autocoder.tui.palette import (
     Tone,
 )
 from autocoder.tui.render_agents import problems
-from autocoder.tui.spans import Line, clock, counted, joined, spread, width_of
+from autocoder.tui.spans import Line, counted, hour_and_minute, joined, spread, width_of
 
 
 def title_line(snapshot: Snapshot, now: float, width: int) -> Line:
@@ -33,7 +33,7 @@ def title_line(snapshot: Snapshot, now: float, width: int) -> Line:
     wrong = len(trouble)
     right: Line = (
         (f"{PROBLEM} {wrong}   " if wrong else "", Tone.WARN),
-        (f"{clock(now)} ", Tone.DIM),
+        (f"{hour_and_minute(now)} ", Tone.DIM),
     )
     counts = _counts(snapshot, trouble)
     short = [count[:2] for count in counts]
@@ -140,4 +140,4 @@ def waiting_line(project: str, now: float, width: int) -> Line:
         ("  ", Tone.PLAIN),
         (sanitise(project), Tone.STRONG),
     )
-    return spread(left, ((f"{clock(now)} ", Tone.DIM),), width)
+    return spread(left, ((f"{hour_and_minute(now)} ", Tone.DIM),), width)

@@ -8,7 +8,7 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Lease, LeaseState, Listener, Role, Snapshot
 from autocoder.tui.columns import NO_VALUE, Column
 from autocoder.tui.palette import LISTENER, LISTENER_WORD, PROBLEM, Tone
-from autocoder.tui.spans import Line, duration, joined
+from autocoder.tui.spans import Line, age, duration, joined
 
 LEASE_TONE = {
     LeaseState.LEASED: Tone.PLAIN,
@@ -70,7 +70,7 @@ def lease_columns(
         return ((said, tone), (f"  {who}" if who else "", Tone.PLAIN))
 
     def since(lease: Lease, now: float) -> Line:
-        return ((duration(now - (lease.leased_at or lease.changed_at)), Tone.DIM),)
+        return ((age(lease.leased_at or lease.changed_at, now), Tone.DIM),)
 
     def remedy(lease: Lease, now: float) -> Line:
         if lease.state is LeaseState.QUARANTINED and lease.due_at is not None:

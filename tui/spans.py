@@ -125,6 +125,20 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d"
 
 
+def age(since: float, now: float) -> str:
+    """At most five characters: 9s, 4m, 3h05, 12d.
+
+    Beyond a minute it moves with the clock's minutes, all of a screen together, so
+    that nothing is repainted in between.
+    """
+    passed = int(max(0.0, now - since))
+    if passed >= 60:
+        passed = max(60, int(now - now % 60 - since))
+    if passed >= 3600:
+        return duration(passed)
+    return f"{passed}s" if passed < 60 else f"{passed // 60}m"
+
+
 def size(count: float) -> str:
     """At most five characters: 512, 9.1K, 214K, 1.4G."""
     for unit in ("", "K", "M", "G"):
@@ -145,6 +159,10 @@ def amount(count: int) -> str:
 
 def clock(now: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(now))
+
+
+def hour_and_minute(now: float) -> str:
+    return time.strftime("%H:%M", time.localtime(now))
 
 
 def counted(count: int, noun: str) -> str:

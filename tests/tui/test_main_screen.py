@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.strip import Strip
 
 from autocoder.core.commands import (
     ExpandPool,
@@ -19,6 +20,10 @@ from autocoder.core.errors import ProjectLocked
 from autocoder.core.models import AgentState, FeatureCounts, Notice, Role, Severity
 from autocoder.tui import keys
 from autocoder.tui.screens.main import MainScreen
+from autocoder.tui.spans import Line
+from autocoder.tui.widgets.header import Header
+from autocoder.tui.widgets.notice_line import NoticeLine
+from autocoder.tui.widgets.painted import Painted
 from support.panel import driven
 from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, an_empty_project, an_ended
 
@@ -129,6 +134,43 @@ async def test_capital_q_stops_all_and_leaves_when_they_have_ended() -> None:
         assert run.panel.return_value is None
         run.engine.publish(a_snapshot(CRASHED))
         await run.until(lambda: run.panel.return_value is not None)
+
+
+async def test_a_silent_fleet_is_repainted_once_a_minute_and_not_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    painted: list[str] = []
+    now = [NOW]
+    notice = Notice(1, NOW - 300, Severity.WARNING, "a-0f31", "something to look at")
+    fleet = [
+        an_agent(number, started_at=NOW - 7200 - number, last_ping=NOW + 60)
+        for number in range(1, 101)
+    ]
+    async with driven(a_snapshot(*fleet, notices=(notice,)), clock=lambda: now[0]) as run:
+        screen = run.panel.screen
+        assert isinstance(screen, MainScreen)
+        grid, header = screen.grid, screen.query_one(Header)
+        notices = screen.query_one(NoticeLine)
+        paint = Painted.paint
+
+        def counting(self: Painted, line: Line, width: int, row: str = "") -> Strip:
+            painted.append(type(self).__name__)
+            return paint(self, line, width, row)
+
+        monkeypatch.setattr(Painted, "paint", counting)
+
+        async def a_second_later() -> None:
+            now[0] += 1
+            grid.update_lines()
+            header.tell()
+            notices.tell()
+            await run.pilot.pause()
+
+        for _ in range(39):  # until 14:13:59
+            await a_second_later()
+        assert painted == []
+        await a_second_later()
+        assert {"Table", "Header", "NoticeLine"} <= set(painted)
 
 
 async def test_the_filter_narrows_while_it_is_typed_and_escape_clears_it() -> None:

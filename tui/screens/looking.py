@@ -1,9 +1,12 @@
-"""The keys of the main screen that look closer and change nothing."""
+"""The keys of the main screen that look closer and change nothing.
+
+A view is imported with its first use: together they would hold up the first paint.
+"""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from autocoder.core.logs import sanitise
-from autocoder.core.questions import Questions
 from autocoder.tui import render
 from autocoder.tui.messages import AssistantRequested, Page, PageAnswered, QuestionAsked
 from autocoder.tui.render_answers import (
@@ -13,36 +16,44 @@ from autocoder.tui.render_answers import (
     events_page,
     settings_page,
 )
-from autocoder.tui.screens.features import FeaturesScreen
 from autocoder.tui.screens.fleet import FleetScreen
-from autocoder.tui.screens.help import help_lines
-from autocoder.tui.screens.ports import PortsScreen
 from autocoder.tui.screens.sheet import SheetScreen
-from autocoder.tui.screens.wall import WallScreen
-from autocoder.tui.screens.worktrees import WorktreesScreen
 from autocoder.tui.widgets.notice_line import NoticeLine
+
+if TYPE_CHECKING:
+    from autocoder.core.questions import Questions
 
 EVENTS_SHOWN = 500
 
 
 class Looking(FleetScreen):
     def action_help(self) -> None:
+        from autocoder.tui.screens.help import help_lines
+
         self.app.push_screen(SheetScreen("help", help_lines(self.own_keys)))
 
     def action_ports(self) -> None:
+        from autocoder.tui.screens.ports import PortsScreen
+
         screen = PortsScreen(self._clock, self.pool_history, read_only=self._read_only)
         self.app.push_screen(screen, self.go_to)
 
     def action_wall(self) -> None:
+        from autocoder.tui.screens.wall import WallScreen
+
         self.app.push_screen(WallScreen(self._clock, self.marked), self.go_to)
 
     def action_features(self) -> None:
+        from autocoder.tui.screens.features import FeaturesScreen
+
         self.app.push_screen(FeaturesScreen(self._clock, read_only=self._read_only))
 
     def action_assistant(self) -> None:
         self.post_message(AssistantRequested(self.selected))
 
     def action_worktrees(self) -> None:
+        from autocoder.tui.screens.worktrees import WorktreesScreen
+
         self.app.push_screen(WorktreesScreen(self._clock, read_only=self._read_only))
 
     def action_details(self) -> None:
@@ -61,7 +72,7 @@ class Looking(FleetScreen):
     def action_settings(self) -> None:
         self._ask("settings", lambda questions: settings_page(questions.settings()))
 
-    def _ask(self, title: str, question: Callable[[Questions], Page]) -> None:
+    def _ask(self, title: str, question: "Callable[[Questions], Page]") -> None:
         sheet = SheetScreen(sanitise(title), ASKING)
         self.app.push_screen(sheet)
         self.post_message(QuestionAsked(lambda ask: PageAnswered(question(ask)), sheet))

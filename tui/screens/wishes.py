@@ -15,10 +15,7 @@ from autocoder.core.commands import (
 from autocoder.tui import render
 from autocoder.tui.messages import QuitRequested
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
-from autocoder.tui.screens.expand import ExpandScreen
 from autocoder.tui.screens.fleet import FleetScreen
-from autocoder.tui.screens.spawn import SpawnScreen
-from autocoder.tui.screens.tell import TellScreen
 from autocoder.tui.spans import counted
 
 
@@ -27,6 +24,9 @@ class Wishes(FleetScreen):
         self.want(SpawnAgent())
 
     def action_spawn_typed(self) -> None:
+        # A dialog is imported with its first use: together they would hold up the first paint.
+        from autocoder.tui.screens.spawn import SpawnScreen
+
         if self.snapshot is not None:
             self.app.push_screen(SpawnScreen(self.snapshot), self._spawn)
 
@@ -59,6 +59,8 @@ class Wishes(FleetScreen):
         self._confirm(question, tuple(command(agent.agent_id) for agent in targets))
 
     def action_tell(self) -> None:
+        from autocoder.tui.screens.tell import TellScreen
+
         live = [agent for agent in self.targets if agent.live]
         if not live:
             self.say(f"{self.key_of('tell')} tells a running agent something; here is none")
@@ -111,6 +113,8 @@ class Wishes(FleetScreen):
         self.app.push_screen(ConfirmScreen(question), answered)
 
     def action_expand(self) -> None:
+        from autocoder.tui.screens.expand import ExpandScreen
+
         if self.snapshot is None:
             return
         self.app.push_screen(ExpandScreen(self.snapshot.pools), self._extend)
