@@ -9,6 +9,7 @@ folder (`log`, `status.json`, `exit.json`) are how the two speak.
 """
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import json
@@ -17,6 +18,7 @@ import re
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import time
@@ -73,6 +75,7 @@ def agent_environment(
     backend: str,
     api_port: int,
     web_port: int,
+    run_folder: str,
     tmp_dir: str,
     keep: Iterable[str] = (),
     drop: Iterable[str] = (),
@@ -101,8 +104,56 @@ def agent_environment(
         "AUTOCODER_API_URL": "http://localhost:" + api,
         "AUTOCODER_WEB_URL": "http://localhost:" + web,
         "AUTOCODER_REQUIRE_GATEKEEPER": "1",
+        "AUTOCODER_RUN_FOLDER": run_folder,
         "TMPDIR": tmp_dir,
     }
+
+
+LONGEST_TMPDIR = 60
+"""Bytes: programs keep unix sockets below it, whose paths have 107 at most."""
+
+
+def temporary_folder(run_folder: str) -> str:
+    """The TMPDIR of a run folder's agent, short even where the run folder's own path is not.
+
+    Not below $XDG_RUNTIME_DIR, which goes when its user logs out: agents stay.
+    """
+    own = os.path.join(run_folder, "tmp")
+    if len(os.fsencode(own)) <= LONGEST_TMPDIR:
+        return own
+    try:
+        status = os.stat(run_folder)
+    except OSError:
+        return own
+    return f"/tmp/autocoder-run-{status.st_dev:x}-{status.st_ino:x}"  # noqa: S108
+
+
+def make_temporary_folder(run_folder: str) -> str:
+    """As `temporary_folder`; afterwards it is there, and nobody else's.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path = temporary_folder(run_folder)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    status = os.lstat(path)
+    # Anybody may make a folder of that name in /tmp.
+    if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o77:
+        return path
+    own = os.path.join(run_folder, "tmp")
+    os.makedirs(own, mode=0o700, exist_ok=True)
+    return own
+
+
+def remove_temporary_folder(run_folder: str) -> None:
+    """A short one is gone afterwards; one in the run folder goes with its worktree."""
+    path = temporary_folder(run_folder)
+    if os.path.dirname(path) != run_folder and os.path.isdir(path):
+        # Imported here because most workers never need it, and all would pay for it.
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
 
 
 # ------------------------------------------------------------------ the kernel
@@ -490,8 +541,7 @@ class Worker:
 
     def _start_backend(self) -> None:
         command = self._command()
-        tmp_dir = os.path.join(self.folder, "tmp")
-        os.makedirs(tmp_dir, mode=0o700, exist_ok=True)
+        tmp_dir = make_temporary_folder(self.folder)
         environment = self.run_description.get("env")
         rules: Mapping[str, list[str]] = environment if isinstance(environment, dict) else {}
         env = agent_environment(
@@ -501,6 +551,7 @@ class Worker:
             backend=self.args.backend,
             api_port=self.args.api_port,
             web_port=self.args.web_port,
+            run_folder=self.folder,
             tmp_dir=tmp_dir,
             keep=rules.get("pass", ()),
             drop=rules.get("drop", ()),
@@ -701,6 +752,7 @@ class Worker:
             _empty(self._wake_read)
 
     def _finish(self) -> int:
+        remove_temporary_folder(self.folder)
         for placeholder in self._placeholders:
             placeholder.close()
         free = [p for p in (self.args.api_port, self.args.web_port) if is_free(p)]
@@ -854,6 +906,7 @@ def read_run(folder: str, args: argparse.Namespace) -> dict[str, object]:
 def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     folder = os.path.join(args.project_dir, ".autocoder", "agents", args.agent_id, args.part)
+    folder = folder.rstrip(os.sep)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     run = read_run(folder, args)
     if os.getsid(0) != os.getpid():

@@ -240,8 +240,9 @@ class LocalLauncher:
         tree: frozenset[ProcessKey] = frozenset(),
         part: str = "",
     ) -> int:
+        folder = run_folder(self._project_dir, agent_id, part)
         evidence = Evidence(
-            run_folder(self._project_dir, agent_id, part),
+            folder,
             worktree,
             since=worker.start if worker is not None else 0,
             tree=tree,
@@ -256,6 +257,7 @@ class LocalLauncher:
             for process in left:
                 end(process, deadline)
                 ended.add((process.pid, process.start))
+        agent_worker.remove_temporary_folder(str(folder))
         return len(ended)
 
     def close(self, worker: WorkerProcess) -> None:
@@ -287,7 +289,8 @@ class LocalLauncher:
             backend=spec.backend,
             api_port=spec.pair.api_port,
             web_port=spec.pair.web_port,
-            tmp_dir=str(folder / "tmp"),
+            run_folder=str(folder),
+            tmp_dir=agent_worker.temporary_folder(str(folder)),
             keep=self._settings.env.pass_,
             drop=self._settings.env.drop,
         )

@@ -41,7 +41,7 @@ class Evidence:
         reaper: bool,
     ) -> None:
         """`since` is the worker's start, 0 if unknown; `reaper`: orphans of it fall to us."""
-        self._mark = b"\0TMPDIR=" + os.fsencode(run_folder / "tmp") + b"\0"
+        self._mark = b"\0AUTOCODER_RUN_FOLDER=" + os.fsencode(run_folder) + b"\0"
         self._worktree = worktree
         self._tree = tree
         self._since = since

@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from autocoder.core.agent_worker import temporary_folder
 
 FEATURES = "features"
 BROWSER = "playwright"
@@ -20,9 +21,6 @@ PLAYWRIGHT_PACKAGE = "@playwright/mcp@0.0.83"
 """Fetched by npx on first use where no `playwright-mcp` is installed."""
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-LONGEST_TMPDIR = 60
-"""Bytes: Chromium keeps a unix socket below it, and such a path has 107 at most."""
-
 _HANDED_ON = (
     "PATH",
     "HOME",
@@ -72,6 +70,7 @@ def agent_variables(agent: ServedAgent) -> dict[str, str]:
         "AUTOCODER_WEB_PORT": str(agent.web_port),
         "AUTOCODER_API_URL": f"http://localhost:{agent.api_port}",
         "AUTOCODER_WEB_URL": f"http://localhost:{agent.web_port}",
+        "AUTOCODER_RUN_FOLDER": str(agent.run_folder),
         "AUTOCODER_START_COMMIT": agent.start_commit,
         "AUTOCODER_ABOUT_AGENT": agent.about,
         "AUTOCODER_DATABASE_URL": f"sqlite:///{agent.database}",
@@ -110,8 +109,7 @@ def _playwright(agent: ServedAgent) -> dict[str, Any] | None:
     settings = agent.run_folder / "playwright.json"
     settings.write_text(json.dumps(_browser_settings(agent, chromium), indent=2), "utf-8")
     inherited = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-    own_tmp = str(agent.run_folder / "tmp")
-    tmp_dir = own_tmp if len(os.fsencode(own_tmp)) <= LONGEST_TMPDIR else tempfile.gettempdir()
+    tmp_dir = temporary_folder(str(agent.run_folder))
     return {
         "command": command[0],
         "args": [*command[1:], "--config", str(settings)],

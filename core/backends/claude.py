@@ -256,7 +256,10 @@ def scope_of(run: Run) -> Scope:
         project_dir=run.project_dir,
         worktrees=worktrees if worktrees.name == f"{run.project_dir.name}-worktrees" else None,
         base=run.base,
-        own_folders=(run.folder / "tmp", run.folder / "browser"),
+        own_folders=(
+            Path(os.environ.get("TMPDIR") or run.folder / "tmp"),
+            run.folder / "browser",
+        ),
         variables={
             name: os.environ[name] for name in ("HOME", "TMPDIR", "USER") if name in os.environ
         },

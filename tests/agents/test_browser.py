@@ -13,6 +13,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp_types import TextContent
 
+from autocoder.core import agent_worker
 from autocoder.core.mcp_servers import ServedAgent, find_chromium, mcp_servers
 from support.repositories import write
 
@@ -53,7 +54,8 @@ async def test_the_browser_opens_the_agents_own_page_and_no_neighbours(
     worktree = tmp_path / "worktree"
     run_folder = tmp_path / "run"
     worktree.mkdir()
-    (run_folder / "tmp").mkdir(parents=True)
+    run_folder.mkdir()
+    tmp_dir = agent_worker.make_temporary_folder(str(run_folder))
     agent = ServedAgent(tmp_path, tmp_path / "x.db", run_folder, "a-0001", 1, ports[0], own)
     entry = mcp_servers(agent)["playwright"]
     parameters = StdioServerParameters(
@@ -78,5 +80,7 @@ async def test_the_browser_opens_the_agents_own_page_and_no_neighbours(
             assert "Not mine" not in other
             await call("browser_take_screenshot")
             await call("browser_close")
+    agent_worker.remove_temporary_folder(str(run_folder))
+    assert not Path(tmp_dir).exists()
     assert list(worktree.iterdir()) == []
     assert any((run_folder / "browser").rglob("*.png"))

@@ -202,10 +202,46 @@ def test_an_agent_finds_its_ports_in_every_variable_and_no_others(
         assert env[name] == str(web)
     assert env["AUTOCODER_API_URL"] == f"http://localhost:{api}"
     assert env["AUTOCODER_AGENT_ID"] == "a-0001"
-    assert env["TMPDIR"] == str(worker.run_folder / "tmp")
+    assert env["AUTOCODER_RUN_FOLDER"] == str(worker.run_folder)
     assert env["MY_TOOL"] == "kept"
     assert not {"HOST", "NODE_ENV", "PYTHONPATH", "TMUX", "COLUMNS", "SECRET_OF_MINE"} & set(env)
     assert not {"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "AUTOCODER_LEDGER_URL"} & set(env)
+
+
+def test_an_agents_tmpdir_is_short_enough_for_sockets_its_own_and_gone_at_the_end(
+    tmp_path: Path, pair: tuple[int, int]
+) -> None:
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    program = """
+        import json, os, socket, stat
+        folder = os.environ["TMPDIR"]
+        with socket.socket(socket.AF_UNIX) as socket_:
+            socket_.bind(os.path.join(folder, "s" * 45))
+        mode = stat.S_IMODE(os.stat(folder).st_mode)
+        with open("seen.json", "w") as seen:
+            json.dump([folder, mode], seen)
+    """
+    with running_worker(deep, program, pair) as worker:
+        assert worker.wait()["exit_code"] == 0
+    folder, mode = json.loads((worker.worktree / "seen.json").read_text())
+    assert mode == 0o700
+    assert not Path(folder).exists()
+
+
+def test_a_tmpdir_that_is_somebody_elses_is_not_used(tmp_path: Path) -> None:
+    run_folder = tmp_path / ("deep" * 20)
+    run_folder.mkdir()
+    short = Path(agent_worker.temporary_folder(str(run_folder)))
+    assert len(str(short)) <= agent_worker.LONGEST_TMPDIR
+    short.mkdir(mode=0o755)
+    try:
+        assert agent_worker.make_temporary_folder(str(run_folder)) == str(run_folder / "tmp")
+        short.chmod(0o700)
+        assert agent_worker.make_temporary_folder(str(run_folder)) == str(short)
+    finally:
+        agent_worker.remove_temporary_folder(str(run_folder))
+    assert not short.exists()
 
 
 def test_a_backend_keeps_its_own_credentials_only() -> None:
@@ -218,6 +254,7 @@ def test_a_backend_keeps_its_own_credentials_only() -> None:
         backend="codex",
         api_port=5000,
         web_port=5173,
+        run_folder="/r",
         tmp_dir="/t",
     )
 
@@ -235,6 +272,7 @@ def test_an_active_virtual_environment_does_not_reach_the_agent() -> None:
         backend="scripted",
         api_port=5000,
         web_port=5173,
+        run_folder="/r",
         tmp_dir="/t",
     )
 

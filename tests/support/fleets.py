@@ -121,7 +121,7 @@ class Project:
             pid
             for pid, fact in oracle.processes().items()
             if fact.state not in "ZX"
-            and oracle.environment(pid).get("TMPDIR", "").startswith(below)
+            and oracle.environment(pid).get("AUTOCODER_RUN_FOLDER", "").startswith(below)
         }
 
     def assert_nothing_is_left_of(self, agent: Agent) -> None:
