@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from autocoder.core.agent_worker import CREDENTIALS
 from autocoder.core.client import Client
 from autocoder.core.commands import KillAgent, RecoverAgent, SpawnAgent, TellAgent
 from autocoder.core.errors import AutocoderError
@@ -37,6 +38,9 @@ CODEX = """
         subprocess.run(["git", "commit", "-q", "-m", name], check=True)
 
     prompt = sys.stdin.read()
+    with open(os.environ["AUTOCODER_RUN_FOLDER"] + "/seen", "w") as seen:
+        json.dump(dict(os.environ), seen)
+    print(sorted(os.environ.values()), flush=True)
     resumed = sys.argv[sys.argv.index("resume") + 1] if "resume" in sys.argv else ""
     say(type="thread.started", thread_id=resumed or "conversation-" + str(os.getpid()))
     item = dict(id="1", type="command_execution", command="ls", aggregated_output="", exit_code=0)
@@ -135,6 +139,32 @@ def test_a_recovered_agent_goes_on_with_its_conversation_on_its_new_ports(
     assert "taken up again" in Path(second.log_path).read_text()
     assert described["mcp_servers"]["features"]["env"]["AUTOCODER_WEB_PORT"] == str(second.web_port)
     assert described["worktree"] == first.worktree_path
+
+
+def test_no_key_of_another_provider_reaches_an_agent_and_its_own_is_written_nowhere(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in CREDENTIALS:
+        monkeypatch.setenv(name, f"value-of-{name}")
+    (feature_id,) = project.add("")
+    with running(project) as run:
+        run.submit(SpawnAgent(feature_id))
+        shown(run, feature_id, lambda a: a.tokens > 0)
+        agent = run.agent_of(feature_id)
+        run.submit(KillAgent(agent.agent_id))
+        run.ended(agent.agent_id)
+        snapshot = json.dumps(run.snapshot, default=str)
+    folder = project.run_folder(agent.agent_id)
+    seen = json.loads((folder / "seen").read_text())
+    assert {name for name in CREDENTIALS if name in seen} == {
+        name for name, users in CREDENTIALS.items() if "codex" in users
+    }
+    (folder / "seen").unlink()
+    written = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+    assert {"log", "exit.json", "status.json", "events.jsonl", "run.json"} <= written.keys()
+    assert "[secret]" in written["log"]
+    for name, text in {**written, "snapshot": snapshot}.items():
+        assert "value-of-" not in text, name
 
 
 def test_an_agent_that_takes_no_messages_says_so(tmp_path: Path, project: Project) -> None:
