@@ -34,6 +34,7 @@ from autocoder.core.questions import (
     SpawnForecast,
 )
 from autocoder.core.settings import BACKENDS, Settings, documented
+from autocoder.core.settings_change import shown_setting, shown_value
 from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import Repository, survey
 
@@ -124,7 +125,7 @@ class LocalAnswers:
     def settings(self) -> tuple[SettingValue, ...]:
         return tuple(
             SettingValue(
-                name, _shown(_value(self._settings, name)), self._settings.origin(name), meaning
+                name, shown_setting(self._settings, name), self._settings.origin(name), meaning
             )
             for name, _, _, meaning in documented()
         )
@@ -256,7 +257,7 @@ def _facts(path: Path) -> tuple[tuple[str, str], ...]:
     if not isinstance(facts, dict):
         return ()
     return tuple(
-        (str(name), _shown(value)) for name, value in facts.items() if value not in ([], "")
+        (str(name), shown_value(value)) for name, value in facts.items() if value not in ([], "")
     )
 
 
@@ -266,20 +267,3 @@ def _prompt(path: Path) -> str:
             return file.read(PROMPT_LIMIT).decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def _value(settings: Settings, name: str) -> object:
-    value: object = settings
-    for part in name.split("."):
-        value = getattr(value, part, None) if hasattr(value, part) else getattr(value, f"{part}_")
-    return value
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    if value is None or isinstance(value, bool):
-        return "" if value is None else str(value).lower()
-    return str(value)

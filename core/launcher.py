@@ -54,7 +54,7 @@ class WorkerProcess:
     pidfd: int | None
     """Readable once the worker has ended; None where the kernel would not give one."""
     child: bool
-    """Ours to reap; an adopted worker is somebody else's child."""
+    """Ours to reap: started by this process, if by an earlier engine of it."""
     status: int | None = None
     """Of a child that has been reaped: its exit code, negative for a signal."""
 
@@ -192,7 +192,7 @@ class LocalLauncher:
             if pidfd is not None:
                 os.close(pidfd)
             return liveness, None
-        worker = WorkerProcess(agent_id, pid, found, pidfd, child=False)
+        worker = WorkerProcess(agent_id, pid, found, pidfd, child=_is_child(pid))
         self._workers[pid] = worker
         return liveness, worker
 
@@ -310,3 +310,12 @@ class LocalLauncher:
             return Liveness.UNKNOWN  # so it is in the middle of exec
         script = any(argument.endswith("agent_worker.py") for argument in arguments)
         return Liveness.ALIVE if script and agent_id in arguments else Liveness.DEAD
+
+
+def _is_child(pid: int) -> bool:
+    """Whether this process must reap it: an earlier engine of this process has started it."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

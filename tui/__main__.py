@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from autocoder.core.engine import Engine
     from autocoder.core.models import Agent
     from autocoder.core.questions import Questions
+    from autocoder.core.settings import Settings
     from autocoder.tui.app import Departure
     from autocoder.tui.assistant_thread import Assistance, Conversation
+    from autocoder.tui.live_settings import LiveSettings
 
 PARSER_WORDS = """\
 commands:
@@ -57,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, metavar="N", help="agents that run at once")
     parser.add_argument("--backend", metavar="B", help="the program that works on features")
     parser.add_argument("--preset", metavar="P", help="how much is spent on a feature")
-    parser.add_argument("--web", action="store_true", help="also in a browser, on $AUTOCODER_UI_PORT")
+    parser.add_argument(
+        "--web", action="store_true", help="also in a browser, on $AUTOCODER_UI_PORT"
+    )
     parser.add_argument("--api", action="store_true", help="REST API on $AUTOCODER_UI_PORT")
     parser.add_argument("--read-only", action="store_true", help="no key that changes anything")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -66,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(project: Path, arguments: argparse.Namespace) -> int:
     from autocoder.core.settings import load_settings
+    from autocoder.tui.live_settings import LiveSettings
 
     project = project.expanduser().resolve()
     if not project.is_dir():
@@ -79,12 +84,24 @@ def _open(project: Path, arguments: argparse.Namespace) -> int:
         )
     told: list[str] = []
 
+    def read_settings() -> "Settings":
+        from autocoder.core.backends.choice import check_backend
+
+        found = load_settings(project, environ=os.environ, cli=_given(arguments))
+        check_backend(found)
+        return found
+
+    live = LiveSettings(settings, read_settings)
+
     def open_engine() -> "Engine":
         # Imported here because the database layer takes longer than the first paint.
         from autocoder.core.composition import api_way, join_engine
 
-        way = api_way(settings)[0] if arguments.api else None
-        return join_engine(project, settings, way)
+        def opening(chosen: "Settings") -> "Engine":
+            way = api_way(chosen)[0] if arguments.api else None
+            return join_engine(project, chosen, way)
+
+        return live.open(opening)
 
     with contextlib.ExitStack() as served:
         if arguments.api:
@@ -103,7 +120,7 @@ def _open(project: Path, arguments: argparse.Namespace) -> int:
             print(line, flush=True)  # noqa: T201
         if not drawn:
             return _run_unseen(open_engine())
-        return _show(open_engine, project, arguments, told)
+        return _show(open_engine, project, arguments, told, live)
 
 
 def _run_unseen(engine: "Engine") -> int:
@@ -132,7 +149,10 @@ def _show(
     project: Path,
     arguments: argparse.Namespace,
     told: Sequence[str],
+    live: "LiveSettings",
 ) -> int:
+    from autocoder.core.settings import PROJECT_FILE, user_file
+
     def open_questions() -> "Questions":
         # Imported here because git and the database are not needed to paint.
         from autocoder.core.composition import open_questions
@@ -147,6 +167,8 @@ def _show(
         read_only=arguments.read_only,
         debug=arguments.debug,
         told=told,
+        settings=live,
+        settings_files=(project / PROJECT_FILE, user_file()),
     )
 
 
@@ -179,6 +201,8 @@ def run_panel(
     read_only: bool = False,
     debug: bool = False,
     told: Sequence[str] = (),
+    settings: "LiveSettings | None" = None,
+    settings_files: Sequence[Path] = (),
 ) -> int:
     """Draw until the user leaves, then say what goes on without the panel."""
     from autocoder.tui.app import Panel
@@ -192,6 +216,8 @@ def run_panel(
         read_only=read_only,
         preferences=preferences_file(),
         told=told,
+        settings=settings,
+        settings_files=settings_files,
     )
     try:
         # Without the mouse the terminal's own selection keeps working, which is how

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,14 @@ from textual.reactive import reactive
 
 from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine
-from autocoder.core.errors import RefusedError
+from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
 from autocoder.tui.assistant_thread import Assistance, AssistantThread
+from autocoder.tui.attention import what_calls
 from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
+from autocoder.tui.file_watch import FileWatch
 from autocoder.tui.messages import (
     AssistantRequested,
     CommandsRequested,
@@ -35,17 +37,18 @@ from autocoder.tui.messages import (
     QuestionAsked,
     QuestionRefused,
     QuitRequested,
+    SettingsRead,
     SnapshotTaken,
 )
 from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
-from autocoder.tui.preferences import Preferences, PreferencesWatch
+from autocoder.tui.preferences import Attention, Preferences, read_preferences
 from autocoder.tui.question_thread import QuestionThread
-from autocoder.tui.render_agents import problems
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
 
 if TYPE_CHECKING:
     from autocoder.core.questions import Questions
+    from autocoder.tui.live_settings import LiveSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ class Departure:
     @property
     def live(self) -> int:
         return sum(agent.live for agent in self.snapshot.agents) if self.snapshot else 0
+
+
+SETTINGS_S = 120.0
+"""How long a word about the settings' files stays, unless something else is said."""
+TOLD_S = 60.0
+"""How long the addresses this panel can be had at are shown; they are on the terminal too."""
 
 
 class Panel(App[Departure]):
@@ -86,8 +95,13 @@ class Panel(App[Departure]):
         read_only: bool = False,
         preferences: Path | None = None,
         told: Sequence[str] = (),
+        settings: "LiveSettings | None" = None,
+        settings_files: Sequence[Path] = (),
     ) -> None:
-        """`open_engine` and `open_questions` run in threads, after the first paint."""
+        """`open_engine` and `open_questions` run in threads, after the first paint.
+
+        Both are called again when the user takes over `settings` on offer.
+        """
         no_color = "NO_COLOR" in os.environ
         super().__init__(ansi_color=True if no_color else None)
         self._engine = EngineThread(open_engine)
@@ -96,15 +110,16 @@ class Panel(App[Departure]):
         self._assistant: AssistantThread | None = None
         self._told = told
         self._preferences = Preferences()
-        self._watch_preferences = (
-            PreferencesWatch(
-                preferences,
-                lambda read: self._post(PreferencesRead(read)),
-                lambda error: self._post(PreferencesRead(None, error.message)),
+        self._settings = settings
+        self._watches: list[FileWatch] = []
+        if preferences is not None:
+            self._watches.append(
+                FileWatch((preferences,), lambda: self._read_preferences(preferences))
             )
-            if preferences
-            else None
-        )
+        if settings is not None:
+            self._watches.append(
+                FileWatch(settings_files, lambda: self._post(SettingsRead(settings.look())))
+            )
         self._main = MainScreen(clock, project, read_only=read_only)
         # Frames of an animation are what makes a slow link unbearable.
         self.animation_level = "none"
@@ -132,24 +147,45 @@ class Panel(App[Departure]):
             lambda snapshot: self._post(SnapshotTaken(snapshot)),
             lambda error: self._post(EngineEnded(error)),
         )
-        if self._watch_preferences is not None:
-            self._watch_preferences.start()
+        for watch in self._watches:
+            watch.start()
 
     def _post(self, message: Message) -> None:
         if self.is_running:
             self.post_message(message)
 
     def on_snapshot_taken(self, message: SnapshotTaken) -> None:
-        if self._preferences.bell and self._needs_attention(message.snapshot):
-            self.bell()
+        if self.snapshot is not None:
+            self._call(what_calls(self.snapshot, message.snapshot))
         self.snapshot = message.snapshot
         if self.leaving:
             self._leave_when_stopped()
 
-    def _needs_attention(self, snapshot: Snapshot) -> bool:
-        before = {agent.agent_id for agent in problems(self.snapshot)} if self.snapshot else None
-        now = {agent.agent_id for agent in problems(snapshot)}
-        return before is not None and bool(now - before)
+    def _call(self, words: str) -> None:
+        """Tell somebody who looks elsewhere, by the way they have chosen."""
+        if words and self._preferences.attention is Attention.BELL:
+            self.bell()
+        elif words and self._preferences.attention is Attention.OSC9 and self._driver is not None:
+            self._driver.write(f"\x1b]9;{words}\x07")
+
+    def _read_preferences(self, path: Path) -> None:
+        try:
+            self._post(PreferencesRead(read_preferences(path)))
+        except UsageError as error:
+            self._post(PreferencesRead(None, error.message))
+
+    def on_settings_read(self, message: SettingsRead) -> None:
+        if message.said:
+            self._main.say(sanitise(message.said), seconds=SETTINGS_S)
+
+    def on_settings_requested(self) -> None:
+        if self._settings is None or self._settings.offered is None:
+            self._main.say("the settings' files say nothing new")
+            return
+        self._main.say("taking over the settings; agents keep running")
+        self._engine.reopen()
+        if self._questions is not None:
+            self._questions.reopen()
 
     def on_preferences_read(self, message: PreferencesRead) -> None:
         if message.preferences is None:
@@ -224,8 +260,8 @@ class Panel(App[Departure]):
         """Let the engine's thread end, and wait for it; agents go on."""
         if self._questions is not None:
             self._questions.stop()
-        if self._watch_preferences is not None:
-            self._watch_preferences.stop()
+        for watch in self._watches:
+            watch.stop()
         if self._assistant is not None:
             self._assistant.stop()
         self._engine.stop()

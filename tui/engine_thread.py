@@ -21,6 +21,7 @@ class EngineThread:
         self._engine: Engine | None = None
         self._early: list[Command] = []
         self._stopping = False
+        self._reopening = False
         self._pool = ThreadPoolExecutor(1, "engine")
 
     def start(
@@ -48,16 +49,29 @@ class EngineThread:
             if self._engine is not None:
                 self._engine.stop()
 
+    def reopen(self) -> None:
+        """Let the engine end and open another; agents go on, wishes wait their turn."""
+        with self._lock:
+            if self._engine is not None:
+                self._reopening = True
+                self._engine.stop()
+
     def join(self) -> None:
         """Wait until the thread has ended."""
         self._pool.shutdown()
 
     def _run(self, publish: Callable[[Snapshot], None]) -> None:
-        engine = self._open()
-        with self._lock:
-            self._engine = engine
-            for command in self._early:
-                engine.submit(command)
-            if self._stopping:
-                engine.stop()
-        engine.run(publish)
+        again = True
+        while again:
+            engine = self._open()
+            with self._lock:
+                self._engine = engine
+                for command in self._early:
+                    engine.submit(command)
+                self._early.clear()
+                if self._stopping:
+                    engine.stop()
+            engine.run(publish)
+            with self._lock:
+                again, self._reopening = self._reopening and not self._stopping, False
+                self._engine = None

@@ -97,6 +97,14 @@ VIEWS: Final = (
         "Every setting and where it came from",
         show=False,
     ),
+    _key(
+        "settings.take",
+        "U",
+        "take_settings",
+        "take settings",
+        "Take over changed settings; agents keep running",
+        show=False,
+    ),
     _key("zoom", "z", "zoom", "zoom", "Give the focused pane the whole screen"),
     _key(
         "back",

@@ -107,6 +107,18 @@ class SpawnForeseen(Message):
         self.forecast = forecast
 
 
+class SettingsRead(Message):
+    """What the settings' files say new, or what is wrong with them; empty when nothing is."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__()
+        self.said = said
+
+
+class SettingsRequested(Message):
+    """The user wants the settings that the files hold now."""
+
+
 class AssistantRequested(Message):
     """The user wants to talk, about an agent or the project alone."""
 

@@ -1,15 +1,15 @@
 """How a user wants the panel: `panel.toml` in the user's config folder, read again when it changes.
 
 theme = "night"             # night, day or terminal
-bell = true                 # ring when an agent needs attention
+attention = "bell"          # never, bell or osc9: when an agent needs you, or finishes
 [keys]
 "agent.kill" = "ctrl+k"     # names as in the help; commas separate several keys
 """
 
-import threading
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,20 @@ from autocoder.tui.palette import THEMES
 FILE = "panel.toml"
 
 
+class Attention(StrEnum):
+    """How the terminal is told that an agent needs somebody, or has finished."""
+
+    NEVER = "never"
+    BELL = "bell"
+    OSC9 = "osc9"
+    """A message on the desktop, where the terminal knows how."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preferences:
     theme: str = ""
     """Empty: the panel's own choice."""
-    bell: bool = False
+    attention: Attention = Attention.NEVER
     keys: Mapping[str, str] = field(default_factory=dict)
     """Keys by the name of their binding."""
 
@@ -46,16 +55,17 @@ def read_preferences(path: Path) -> Preferences:
         return Preferences()
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}", "The preferences from before stay.") from error
-    unknown = set(table) - {"theme", "bell", "keys"}
+    unknown = set(table) - {"theme", "attention", "keys"}
     if unknown:
         raise UsageError(f"{path}: there is no preference {min(unknown)!r}")
-    theme, bell = table.get("theme", ""), table.get("bell", False)
+    theme, attention = table.get("theme", ""), table.get("attention", "never")
     if theme not in ("", *(known.name for known in THEMES)):
         known_names = ", ".join(each.name for each in THEMES)
         raise UsageError(f"{path}: theme must be one of {known_names}, not {theme!r}")
-    if not isinstance(bell, bool):
-        raise UsageError(f"{path}: bell must be true or false, not {bell!r}")
-    return Preferences(theme, bell, _keymap(table.get("keys", {}), path))
+    if attention not in tuple(Attention):
+        known_names = ", ".join(Attention)
+        raise UsageError(f"{path}: attention must be one of {known_names}, not {attention!r}")
+    return Preferences(theme, Attention(attention), _keymap(table.get("keys", {}), path))
 
 
 def _keymap(table: Any, path: Path) -> dict[str, str]:
@@ -77,43 +87,3 @@ def _keymap(table: Any, path: Path) -> dict[str, str]:
                     raise UsageError(f"{path}: {key!r} is the key of both {taken[key]} and {name}")
                 taken[key] = name
     return chosen
-
-
-class PreferencesWatch:
-    """Reads the file at once and whenever it changes, in a thread."""
-
-    def __init__(
-        self,
-        path: Path,
-        changed: Callable[[Preferences], object],
-        refused: Callable[[UsageError], object],
-    ) -> None:
-        """Both are called from the thread."""
-        self._path = path
-        self._changed = changed
-        self._refused = refused
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="preferences", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _run(self) -> None:
-        # Imported here, after the first paint: it is needed only from then on.
-        from watchfiles import watch
-
-        self._read()
-        if not self._path.parent.is_dir():
-            return
-        for changes in watch(self._path.parent, stop_event=self._stop, recursive=False):
-            if any(Path(name) == self._path for _, name in changes):
-                self._read()
-
-    def _read(self) -> None:
-        try:
-            self._changed(read_preferences(self._path))
-        except UsageError as error:
-            self._refused(error)

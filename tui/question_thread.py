@@ -25,6 +25,13 @@ class QuestionThread:
         """`answered` is called from the thread, with the answer or what it raised."""
         self._pool.submit(self._answer, question).add_done_callback(answered)
 
+    def reopen(self) -> None:
+        """Open anew with the next question."""
+        self._pool.submit(self._forget)
+
+    def _forget(self) -> None:
+        self._questions = None
+
     def stop(self) -> None:
         """Drop what has not been asked yet; does not wait for what has."""
         self._pool.shutdown(wait=False, cancel_futures=True)

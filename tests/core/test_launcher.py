@@ -112,7 +112,7 @@ def test_the_end_of_a_worker_makes_its_pidfd_readable(
     assert launcher.has_ended(worker)
 
 
-def test_a_live_worker_is_adopted_by_another_launcher(
+def test_a_live_worker_is_adopted_by_another_launcher_which_reaps_it_in_the_same_process(
     launcher: LocalLauncher, start: Callable[[str], WorkerProcess], tmp_path: Path
 ) -> None:
     worker = start(WAITS)
@@ -123,7 +123,11 @@ def test_a_live_worker_is_adopted_by_another_launcher(
     adopted = wait_until(lambda: another.adopt("a-0001", worker.pid, worker.start, boot_id)[1])
 
     assert adopted is not None
-    assert (adopted.pid, adopted.start, adopted.child) == (worker.pid, worker.start, False)
+    assert (adopted.pid, adopted.start, adopted.child) == (worker.pid, worker.start, True)
+    another.stop(adopted)
+    wait_until(lambda: another.has_ended(adopted))
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
     another.close(adopted)
 
 

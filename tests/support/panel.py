@@ -1,7 +1,7 @@
 """The panel under a pilot, with a recording engine and a frozen clock."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from autocoder.core.models import Snapshot
 from autocoder.core.questions import Questions
 from autocoder.tui.app import Departure, Panel
 from autocoder.tui.assistant_thread import Assistance
+from autocoder.tui.live_settings import LiveSettings
 from support.fake_engine import RecordingEngine
 from support.snapshots import NOW
 
@@ -67,6 +68,8 @@ async def driven(
     questions: Questions | None = None,
     assistance: Assistance | None = None,
     preferences: Path | None = None,
+    settings: LiveSettings | None = None,
+    settings_files: Sequence[Path] = (),
     error: Exception | None = None,
 ) -> AsyncIterator[Driven]:
     """A running panel that has taken the last of `snapshots`."""
@@ -79,6 +82,8 @@ async def driven(
         clock=clock,
         read_only=read_only,
         preferences=preferences,
+        settings=settings,
+        settings_files=settings_files,
     )
     try:
         async with panel.run_test(size=size) as pilot:

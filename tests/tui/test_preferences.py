@@ -8,7 +8,8 @@ import pytest
 
 from autocoder.core.commands import KillAgent, SpawnAgent
 from autocoder.core.errors import UsageError
-from autocoder.tui.preferences import Preferences, PreferencesWatch, read_preferences
+from autocoder.tui.file_watch import FileWatch
+from autocoder.tui.preferences import Attention, Preferences, read_preferences
 from autocoder.tui.screens.main import MainScreen
 from support.panel import driven
 from support.snapshots import a_snapshot, an_agent
@@ -24,9 +25,9 @@ def test_without_a_file_everything_is_as_it_comes(file: Path) -> None:
     assert read_preferences(file) == Preferences()
 
 
-def test_theme_bell_and_keys_are_read(file: Path) -> None:
-    file.write_text('theme = "day"\nbell = true\n[keys]\n"agent.kill" = "ctrl+k, K"\n')
-    assert read_preferences(file) == Preferences("day", True, {"agent.kill": "ctrl+k,K"})
+def test_theme_attention_and_keys_are_read(file: Path) -> None:
+    file.write_text('theme = "day"\nattention = "bell"\n[keys]\n"agent.kill" = "ctrl+k, K"\n')
+    assert read_preferences(file) == Preferences("day", Attention.BELL, {"agent.kill": "ctrl+k,K"})
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_theme_bell_and_keys_are_read(file: Path) -> None:
         ("theme = ", "panel.toml"),
         ('theme = "pink"', "night, day, terminal"),
         ("colour = 1", "colour"),
-        ("bell = 1", "bell"),
+        ("attention = 1", "never, bell, osc9"),
         ("keys = 1", "keys"),
         ('[keys]\n"agent.fly" = "f"', "agent.fly"),
         ('[keys]\n"agent.kill" = ""', "agent.kill"),
@@ -48,19 +49,17 @@ def test_what_means_nothing_is_refused_by_name(file: Path, text: str, named: str
         read_preferences(file)
 
 
-def test_a_change_is_noticed_and_a_bad_one_is_said(file: Path) -> None:
-    read: list[Preferences] = []
-    refused: list[UsageError] = []
-    watch = PreferencesWatch(file, read.append, refused.append)
+def test_a_file_that_is_written_made_or_removed_is_noticed(file: Path) -> None:
+    seen: list[bool] = []
+    watch = FileWatch((file,), lambda: seen.append(file.exists()))
     watch.start()
-    wait_until(lambda: read == [Preferences()])
+    wait_until(lambda: seen == [False])
     pause = threading.Event()
     # The first write may come before the watch has begun: write until it is seen.
-    while not pause.wait(0.1) and len(read) < 2:
+    while not pause.wait(0.1) and len(seen) < 2:
         file.write_text('theme = "day"\n')
-    wait_until(lambda: read[-1].theme == "day")
-    file.write_text("theme = 5\n")
-    wait_until(lambda: refused)
+    file.unlink()
+    wait_until(lambda: not seen[-1])
     watch.stop()
 
 

@@ -14,10 +14,12 @@ from autocoder.tui.pool_history import PoolHistory
 CHANGING = frozenset(
     {
         *("spawn", "spawn_typed", "stop", "kill", "recover", "recover_all", "merge"),
-        *("expand", "pause", "stop_all", "shell", "tell", "assistant"),
+        *("expand", "pause", "stop_all", "shell", "tell", "assistant", "take_settings"),
     }
 )
 """Actions that a read-only panel does not have."""
+
+WORD_S = 5.0
 
 
 class FleetScreen(Screen[None]):
@@ -52,8 +54,8 @@ class FleetScreen(Screen[None]):
         """Put the cursor on an agent, its log beside it; whatever hides it is lifted."""
         raise NotImplementedError
 
-    def say(self, text: str) -> None:
-        """A word of the panel's own, for a few seconds."""
+    def say(self, text: str, *, seconds: float = WORD_S) -> None:
+        """A word of the panel's own, for a while."""
         raise NotImplementedError
 
     def key_of(self, action: str) -> str:

@@ -20,6 +20,7 @@ from autocoder.tui import keys, render, render_agents
 from autocoder.tui.palette import Tone
 from autocoder.tui.query import Query, parse
 from autocoder.tui.screens.beside import Beside
+from autocoder.tui.screens.fleet import WORD_S
 from autocoder.tui.screens.looking import Looking
 from autocoder.tui.screens.wishes import Wishes
 from autocoder.tui.spans import Line
@@ -32,7 +33,6 @@ from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
-WORD_S = 5.0
 
 
 class MainScreen(Wishes, Looking, Beside):
@@ -137,7 +137,7 @@ class MainScreen(Wishes, Looking, Beside):
     def selected(self) -> Agent | None:
         return self.grid.cursor_row
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, seconds: float = WORD_S) -> None:
         line = self.query_one(NoticeLine)
         line.word = ((f" · {text}", Tone.PLAIN),)
 
@@ -145,7 +145,7 @@ class MainScreen(Wishes, Looking, Beside):
             if line.word == said:
                 line.word = ()
 
-        self.set_timer(WORD_S, fall_silent)
+        self.set_timer(seconds, fall_silent)
 
     def _show_log(self) -> None:
         self.log_pane.agent = self.selected

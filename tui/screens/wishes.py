@@ -13,7 +13,7 @@ from autocoder.core.commands import (
     TellAgent,
 )
 from autocoder.tui import render
-from autocoder.tui.messages import QuitRequested
+from autocoder.tui.messages import QuitRequested, SettingsRequested
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.fleet import FleetScreen
 from autocoder.tui.spans import counted
@@ -125,6 +125,9 @@ class Wishes(FleetScreen):
     def action_pause(self) -> None:
         if self.snapshot is not None:
             self.want(Resume() if self.snapshot.paused else Pause())
+
+    def action_take_settings(self) -> None:
+        self.post_message(SettingsRequested())
 
     def action_quit(self) -> None:
         self.post_message(QuitRequested(stop_agents=False))

@@ -1,0 +1,115 @@
+"""Claims about settings that change while the panel runs: nothing is taken over unasked."""
+
+from pathlib import Path
+
+import pytest
+
+from autocoder.core.commands import Pause, SpawnAgent
+from autocoder.core.errors import UsageError
+from autocoder.core.settings import PROJECT_FILE, Settings, load_settings
+from autocoder.tui.engine_thread import EngineThread
+from autocoder.tui.live_settings import LiveSettings
+from support.fake_engine import RecordingEngine
+from support.panel import driven
+from support.snapshots import a_snapshot, an_agent
+from support.waiting import wait_until
+
+FLEET = a_snapshot(an_agent(1))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / PROJECT_FILE
+
+
+@pytest.fixture
+def live(file: Path) -> LiveSettings:
+    def read() -> Settings:
+        user = file.with_name("none.toml")
+        return load_settings(file.parent, environ={}, user_config=user)
+
+    return LiveSettings(read(), read)
+
+
+def test_a_change_is_said_and_offered_and_its_withdrawal_takes_the_offer_back(
+    live: LiveSettings, file: Path
+) -> None:
+    assert live.look() == ""
+    file.write_text("parallel = 5\n")
+    assert "parallel 3 → 5" in live.look()
+    assert live.offered is not None
+    file.unlink()
+    assert live.look() == ""
+    assert live.offered is None
+
+
+@pytest.mark.parametrize("text", ["parallel = ", 'parallel = "many"', "parallels = 5"])
+def test_a_file_that_cannot_be_used_is_named_and_offers_nothing(
+    live: LiveSettings, file: Path, text: str
+) -> None:
+    file.write_text(text)
+    said = live.look()
+    assert PROJECT_FILE in said
+    assert "settings stay as they were" in said
+    assert live.offered is None
+
+
+def test_where_the_agents_state_is_kept_needs_a_restart(live: LiveSettings, file: Path) -> None:
+    file.write_text('parallel = 5\nledger_url = "sqlite:////tmp/elsewhere.db"\n')
+    assert "ledger_url needs a restart" in live.look()
+    assert live.offered is None
+
+
+def test_settings_that_no_engine_can_open_with_leave_those_from_before(
+    live: LiveSettings, file: Path
+) -> None:
+    file.write_text("parallel = 5\n")
+    live.look()
+    tried: list[int] = []
+
+    def opening(settings: Settings) -> int:
+        tried.append(settings.parallel)
+        if settings.parallel == 5:
+            raise UsageError("five is right out")
+        return settings.parallel
+
+    assert live.open(opening) == 3
+    assert tried == [5, 3]
+    assert live.current.parallel == 3
+
+
+def test_an_engine_is_opened_anew_and_wishes_in_between_reach_the_next_one() -> None:
+    engines = [RecordingEngine(FLEET), RecordingEngine(FLEET)]
+    waiting = iter(engines)
+    opened: list[RecordingEngine] = []
+
+    def open_engine() -> RecordingEngine:
+        opened.append(next(waiting))
+        return opened[-1]
+
+    published: list[object] = []
+    ended: list[BaseException | None] = []
+    thread = EngineThread(open_engine)
+    thread.start(published.append, ended.append)
+    wait_until(lambda: len(published) == 1)
+    thread.submit(SpawnAgent())
+    thread.reopen()
+    thread.submit(Pause())
+    wait_until(lambda: len(published) == 2)
+    assert ended == []
+    assert [*engines[0].asked, *engines[1].asked] == [SpawnAgent(), Pause()]
+    thread.stop()
+    thread.join()
+    wait_until(lambda: ended == [None])
+
+
+async def test_the_panel_says_what_changed_and_takes_it_over_when_asked(
+    live: LiveSettings, file: Path
+) -> None:
+    file.write_text("parallel = 5\n")
+    async with driven(FLEET, settings=live, settings_files=(file,)) as run:
+        await run.shows("U takes over changed settings, agents keep running: parallel 3 → 5")
+        file.write_text("parallel = no\n")
+        await run.shows("settings stay as they were")
+        await run.press("U")
+        await run.shows("say nothing new")
