@@ -92,6 +92,8 @@ def lint_text(path: str, text: str) -> Iterator[HardCodedPort]:
             continue
         if len(raw) > LONGEST_LINE or not _DIGITS.search(line) or _FROM_ENVIRONMENT.search(line):
             continue
+        if kind is _Kind.SOURCE and _TOLD.search(line):
+            continue
         seen: set[int] = set()
         for rule in _RULES:
             if kind not in rule.kinds:
@@ -114,7 +116,7 @@ class _Kind(Enum):
 
 
 _EVERYWHERE: Final = frozenset(_Kind)
-_NO_TEST: Final = _EVERYWHERE - {_Kind.TEST}
+_NO_CODE: Final = _EVERYWHERE - {_Kind.SOURCE, _Kind.TEST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,35 @@ _SERVERS = (
 )
 # Clients of shared services connect to these; no agent's server listens on them.
 _SERVICES: Final = frozenset(
-    {1433, 1521, 2181, 2375, 2376, 3306, 4222, 4317, 4318, 5432, 5433, 5672, 6379, 6380, 8125}
-    | {9042, 9092, 9200, 9300, 9411, 11211, 15672, 26379, 27017, 27018}
+    {
+        1433,
+        1521,
+        1883,
+        2181,
+        2375,
+        2376,
+        3306,
+        4222,
+        4317,
+        4318,
+        5432,
+        5433,
+        5672,
+        6333,
+        6334,
+        6379,
+        6380,
+        8125,
+    }
+    | {9042, 9092, 9200, 9300, 9411, 11211, 11434, 15672, 26379, 27017, 27018}
 )
 _RULES: Final = (
+    _Rule("url", re.compile(rf"(?:https?|wss?)://{_LOCAL}:{_PORT}", re.I), _NO_CODE),
+    # In code, an address within a longer text is told to a human; a string of its own is used.
     _Rule(
         "url",
-        re.compile(rf"(?:https?|wss?)://{_LOCAL}:{_PORT}", re.I),
-        _NO_TEST,
+        re.compile(rf"[\"'`](?:https?|wss?)://{_LOCAL}:{_PORT}", re.I),
+        frozenset({_Kind.SOURCE}),
     ),
     _Rule(
         "url",
@@ -151,7 +174,12 @@ _RULES: Final = (
         ),
         frozenset({_Kind.TEST}),
     ),
-    _Rule("address", re.compile(rf"(?<![\w./-]){_LOCAL}:{_PORT}", re.I), _NO_TEST),
+    _Rule("address", re.compile(rf"(?<![\w./-]){_LOCAL}:{_PORT}", re.I), _NO_CODE),
+    _Rule(
+        "address",
+        re.compile(rf"[\"'`]{_LOCAL}:{_PORT}", re.I),
+        frozenset({_Kind.SOURCE}),
+    ),
     _Rule("listen", re.compile(rf"\.listen\(\s*(?:\{{\s*port:\s*)?{_PORT}"), _EVERYWHERE),
     _Rule(
         "listen",
@@ -229,6 +257,10 @@ _RULES: Final = (
 )
 _SIGNATURE: Final = re.compile(r"\s*(?:async\s+)?def\s")
 """Of a Python function: what stands in it are defaults of parameters."""
+_TOLD: Final = re.compile(
+    r"\be\.g\.|\bfor example\b|\bhelp\s*=|\bplaceholder\b|\\n[\"'`]|[\"']`", re.I
+)
+"""A line of text for a human."""
 _DIGITS: Final = re.compile(r"[0-9]{4}")
 _FROM_ENVIRONMENT: Final = re.compile(
     r"process\.env|import\.meta\.env|Deno\.env|Bun\.env|os\.environ|getenv|GetEnv|env::var|env!\("

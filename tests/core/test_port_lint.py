@@ -11,6 +11,8 @@ HARD_CODED = [
     ("src/server.ts", "server.listen({ port: 4000 })", 4000),
     ("src/api.ts", "const API = 'http://localhost:5001/api';", 5001),
     ("src/socket.ts", 'new WebSocket("ws://127.0.0.1:5001/live")', 5001),
+    ("src/auth.ts", '  redirectURI: "http://localhost:3000/api/auth/callback",', 3000),
+    ("src/headers.py", '    "origin": "localhost:8501",', 8501),
     ("src/index.js", "const PORT = 5001;", 5001),
     ("src/settings.js", "module.exports = { port: 5001 }", 5001),
     ("app.py", "app.run(host='0.0.0.0', port=5000)", 5000),
@@ -81,6 +83,14 @@ HARMLESS = [
     ("lib/jquery.min.js", "app.listen(3000)"),
     ("package-lock.json", '"port": 3000'),
     ("data.bin", "app.listen(3000)"),
+    ("cli.py", 'prompt("Enter a URL (e.g. http://localhost:5000)")'),
+    ("cli.py", 'option("--uri", help="like http://127.0.0.1:8080")'),
+    ("cli.py", 'print("Open http://localhost:5000 to see your work")'),
+    ("cli.py", '"2. Start it: `server --port 5000`\\n"'),
+    ("cli.py", """"`set_tracking_uri('http://localhost:5000')`\""""),
+    ("login.html", "<pre>\nhttp://localhost:8888/?token=c8de56fa :: /home/you\n</pre>"),
+    ("ollama.py", 'DEFAULT_BASE = "http://localhost:11434/v1"'),
+    ("mqtt.py", "port = 1883"),
 ]
 
 
