@@ -60,8 +60,8 @@ def prepare(git: Git, base: str, branch: str, onto: str = "") -> Candidate | Con
     Raises:
         GitError: a branch is missing, or git refused.
     """
-    old = onto or _commit(git, f"refs/heads/{base}")
-    tip = _commit(git, f"refs/heads/{branch}")
+    old, tip = _tips(git, base, branch)
+    old = onto or old
     counts = git.run("rev-list", "--count", "--left-right", f"{old}...{tip}").line()
     behind, ahead = (int(count) for count in counts.split())
     if not ahead:
@@ -80,8 +80,7 @@ def land(
     `checkouts` are the worktrees that have base checked out.
     """
     base_ref = f"refs/heads/{base}"
-    seen = _commit(git, base_ref), _commit(git, f"refs/heads/{branch}")
-    if seen != (candidate.onto, candidate.tip):
+    if _tips(git, base, branch) != (candidate.onto, candidate.tip):
         return None
     if not candidate.count:
         return Merged(candidate.commit, 0)
@@ -112,6 +111,16 @@ def merge(git: Git, checkouts: Sequence[Git], base: str, branch: str) -> MergeRe
         if landed is not None:
             return landed
     return ReadyToMerge(f"{base} keeps moving")
+
+
+def _tips(git: Git, base: str, branch: str) -> tuple[str, str]:
+    """What both branches point at, asked in one go."""
+    references = [f"refs/heads/{name}" for name in (base, branch)]
+    both = git.run("rev-parse", *(f"{each}^{{commit}}" for each in references), ok=(0, 128))
+    if both.code:
+        return _commit(git, references[0]), _commit(git, references[1])
+    old, tip = both.line().splitlines()
+    return old, tip
 
 
 def _commit(git: Git, reference: str) -> str:

@@ -6,6 +6,7 @@ ours; a worktree without one is the user's and is never removed.
 
 import contextlib
 import copy
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -158,13 +159,15 @@ class Repository:
         """
         reference = f"refs/heads/{branch}"
         with self._changing():
-            for worktree in self.list():
-                if worktree.branch == branch:
-                    raise RefusedError(f"{branch} is checked out at {worktree.path}")
-            found = self._git.run("show-ref", "--verify", "--quiet", reference, ok=(0, 1))
-            if found.code:
+            # A pattern also names what is below it, but no branch is below a branch.
+            facts = "%(refname)%00%(objectname)%00%(worktreepath)%00"
+            listing = self._git.run("for-each-ref", f"--format={facts}", reference).stdout
+            found = os.fsdecode(listing).split("\0")
+            if found[0] != reference:
                 return
-            tip = self._git.run("rev-parse", "--verify", f"{reference}^{{commit}}").line()
+            tip, checkout = found[1:3]
+            if checkout:
+                raise RefusedError(f"{branch} is checked out at {checkout}")
             if not self.has_commit(tip):
                 raise RefusedError(f"{branch} is not merged into {self.base}")
             self._git.run("update-ref", "-d", reference, tip)
