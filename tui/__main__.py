@@ -206,6 +206,7 @@ def run_panel(
 ) -> int:
     """Draw until the user leaves, then say what goes on without the panel."""
     from autocoder.tui.app import Panel
+    from autocoder.tui.outside import wipe
     from autocoder.tui.preferences import preferences_file
 
     panel = Panel(
@@ -225,6 +226,7 @@ def run_panel(
         departure = panel.run(mouse=False)
     finally:
         panel.stop_engine()
+    wipe(os.environ)
     return _farewell(departure, project, debug=debug) if departure else panel.return_code or 1
 
 

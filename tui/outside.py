@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -63,6 +64,17 @@ def editor(environ: Mapping[str, str], path: Path) -> list[str]:
     return [*shlex.split(named), os.fspath(path)]
 
 
+def wipe(environ: Mapping[str, str]) -> None:
+    """Take the panel's picture off a terminal that has no other screen to go back to.
+
+    GNU screen is one unless its user has set `altscreen on`: what comes next would be
+    written across the picture.
+    """
+    if environ.get("STY"):
+        sys.stderr.write("\x1b[H\x1b[2J")
+        sys.stderr.flush()
+
+
 def run_in_terminal(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> str:
     """Give the terminal to a program until it ends; why it could not start, or nothing.
 
@@ -74,6 +86,7 @@ def run_in_terminal(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -
 
     # A handler, not SIG_IGN: the program must start with the default.
     before = signal.signal(signal.SIGINT, ignore)
+    wipe(env)
     try:
         subprocess.run(list(argv), cwd=cwd, env=dict(env), check=False)
     except OSError as error:

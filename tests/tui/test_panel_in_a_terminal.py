@@ -187,6 +187,36 @@ def test_the_panel_draws_and_leaves_inside_tmux(tmp_path: Path) -> None:
         subprocess.run([*server, "kill-server"], capture_output=True, check=False)
 
 
+@pytest.mark.skipif(shutil.which("screen") is None, reason="GNU screen is not installed")
+def test_inside_gnu_screen_the_panel_is_whole_again_after_a_shell(tmp_path: Path) -> None:
+    sockets = tmp_path / "s"
+    sockets.mkdir(mode=0o700)
+    inside = [sys.executable, PROCESS, "shell", tmp_path]
+    paths = {"PYTHONPATH": str(PROCESS.parent.parent), "SCREENDIR": str(sockets)}
+    server = ["screen", "-c", os.devnull, "-S", "panel"]
+    env = paths | {"TERM": "xterm-256color", "SHELL": "/bin/sh"}
+    try:
+        with Terminal([*server, *inside], env=env) as terminal:
+            before = terminal.wait_for(lambda screen: "a-0f31" in screen and "quit" in screen)
+            terminal.press("$")
+            terminal.wait_for(lambda screen: "a-0f31" not in screen, what="the shell")
+            terminal.press("echo api=$API_PORT", "enter")
+            terminal.wait_for("api=5000")
+            terminal.press("exit", "enter")
+            after = terminal.wait_for(lambda screen: "a-0f31" in screen and "quit" in screen)
+            assert _rules(after) == _rules(before)
+            terminal.press("q")
+            assert terminal.wait_for_exit() == 0
+    finally:
+        quits = [*server, "-X", "quit"]
+        subprocess.run(quits, env=os.environ | paths, capture_output=True, check=False)
+
+
+def _rules(screen: str) -> list[int]:
+    """Where the lines between the parts of the screen are."""
+    return [number for number, line in enumerate(screen.splitlines()) if line.startswith("────")]
+
+
 @pytest.mark.parametrize("term", ["dumb", ""])
 def test_a_terminal_that_cannot_draw_is_told_what_to_use_instead(tmp_path: Path, term: str) -> None:
     with Terminal([PANEL, tmp_path], env={"TERM": term}) as terminal:
