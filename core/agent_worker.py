@@ -8,8 +8,6 @@ them all before it ends itself. It survives the orchestrator; the files of the r
 folder (`log`, `status.json`, `exit.json`) are how the two speak.
 """
 
-import argparse
-import contextlib
 import ctypes
 import errno
 import json
@@ -22,7 +20,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 DEFAULT_API_PORT, DEFAULT_WEB_PORT = 5000, 5173
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535
@@ -39,6 +37,9 @@ SWEEP_LIMIT_S = 10.0
 
 TIME_INDEX_S = 0.1
 """Shortest time between two entries of the time index beside the log."""
+
+WORTH_A_TURN, REST_MS = 16384, 20
+"""After reading fewer bytes the worker rests: a line costs much less among others."""
 
 EXIT_FILE_BYTES = 16384
 """Room reserved for `exit.json` at the start, so that a full disk cannot lose it."""
@@ -135,8 +136,10 @@ def make_temporary_folder(run_folder: str) -> str:
         OSError: it cannot be made.
     """
     path = temporary_folder(run_folder)
-    with contextlib.suppress(FileExistsError):
+    try:  # noqa: SIM105 - contextlib is slow to import
         os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
     status = os.lstat(path)
     # Anybody may make a folder of that name in /tmp.
     if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o77:
@@ -233,8 +236,12 @@ def fence(allowed: Iterable[int]) -> bool:
         return False
     try:
         rule = (ctypes.c_uint64 * 2)(bind_tcp, 0)
-        # 65,000 calls: with arguments converted once and the GIL kept, half as long.
+        port = ctypes.c_uint64.from_address(ctypes.addressof(rule) + 8)
+        # 65,000 calls. Landlock knows no ranges, a ruleset cannot be copied or taken from,
+        # and every agent's differs: so each is built anew, and only the way there can be
+        # short: arguments converted once, the GIL kept, one rule rewritten in place.
         add_rule = ctypes.PyDLL(None).syscall
+        add_rule.restype = None
         arguments = (
             ctypes.c_long(sys_add_rule),
             ctypes.c_long(ruleset),
@@ -242,8 +249,7 @@ def fence(allowed: Iterable[int]) -> bool:
             ctypes.c_void_p(ctypes.addressof(rule)),
             ctypes.c_long(0),
         )
-        for port in allowed:
-            rule[1] = port
+        for port.value in allowed:
             add_rule(*arguments)
         pr_set_no_new_privs = 38
         libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0)
@@ -336,14 +342,13 @@ class Log:
 
     def write(self, data: bytes) -> None:
         """Append; what a full disk refuses is counted, never waited for."""
-        room = self._cap - self._size
-        if len(data) > room:
-            cut = data.rfind(b"\n", 0, max(room, 0)) + 1
-            cut = cut or data.find(b"\n") + 1
-            if cut:
-                self._append(data[:cut])
-                data = data[cut:]
-                self._rotate()
+        while len(data) > (room := self._cap - self._size):
+            cut = data.rfind(b"\n", 0, max(room, 0)) + 1 or data.find(b"\n") + 1
+            if not cut:
+                break
+            self._append(data[:cut])
+            data = data[cut:]
+            self._rotate()
         self._append(data)
 
     def _append(self, data: bytes) -> None:
@@ -458,13 +463,132 @@ def holder_of(ledger: str, port: int) -> str:
     return str(row[0]) if row else ""
 
 
+# ----------------------------------------------------------------- command line
+
+
+USAGE = f"""\
+usage: agent_worker.py --project-dir DIR --agent-id ID --feature-id N --worktree-path DIR [options]
+
+Run one agent in its worktree, on its own two ports, and end all it started.
+
+options:
+  --api-port N             default: $AUTOCODER_API_PORT, else {DEFAULT_API_PORT}
+  --web-port N             default: $AUTOCODER_WEB_PORT, else {DEFAULT_WEB_PORT}
+  --backend NAME           default: scripted
+  --model NAME             default: the backend's own
+  --max-iterations N       default: 5
+  --yolo                   skip browser tests
+  --heartbeat-seconds S    default: 2
+  --part NAME              a run folder of its own below the agent's
+  -h, --help               this text
+
+example: agent_worker.py --project-dir app --agent-id manual-1 --feature-id 42
+         --worktree-path app-worktrees/manual-1 --api-port 9999 --web-port 4000
+"""
+
+
+class Arguments:
+    """A worker's command line. Read without argparse, which takes as long as Python's start."""
+
+    REQUIRED = ("--project-dir", "--agent-id", "--feature-id", "--worktree-path")
+    OPTIONAL = (
+        *("--api-port", "--web-port", "--backend", "--model", "--max-iterations"),
+        *("--heartbeat-seconds", "--part"),
+    )
+
+    def __init__(self, argv: Iterable[str]) -> None:
+        """Ports: option, else environment, else 5000 and 5173; a bad one is refused.
+
+        Raises:
+            SystemExit: 2, and the reason is on stderr; or 0 where help was asked for.
+        """
+        given = self._given(argv)
+        for name in self.REQUIRED:
+            if name not in given:
+                raise _refusal(f"{name} is required")
+        self.agent_id = given["--agent-id"]
+        self.part = given.get("--part", "")
+        for name, text in (("--agent-id", self.agent_id), ("--part", self.part)):
+            if not _is_name(text) and (text or name in self.REQUIRED):
+                raise _refusal(f"{name} may hold letters, digits and ._- only, not {text!r}")
+        self.feature_id = int(_number(given, "--feature-id", int))
+        self.max_iterations = int(_number(given, "--max-iterations", int, "5"))
+        self.heartbeat_seconds = _number(given, "--heartbeat-seconds", float, "2")
+        self.backend = given.get("--backend", "scripted")
+        self.model = given.get("--model", "")
+        self.yolo = "--yolo" in given
+        self.api_port = self._port(given, "api", DEFAULT_API_PORT)
+        self.web_port = self._port(given, "web", DEFAULT_WEB_PORT)
+        if self.api_port == self.web_port:
+            raise _refusal(f"api and web port must differ, both are {self.api_port}")
+        self.project_dir, self.worktree_path = (
+            self._folder(given, name) for name in ("--project-dir", "--worktree-path")
+        )
+
+    def _given(self, argv: Iterable[str]) -> dict[str, str]:
+        given: dict[str, str] = {}
+        words = iter(argv)
+        for word in words:
+            name, equals, value = word.partition("=")
+            if word in ("-h", "--help"):
+                sys.stdout.write(USAGE)
+                raise SystemExit(0)
+            if word == "--yolo":
+                given[word] = ""
+            elif name not in self.REQUIRED and name not in self.OPTIONAL:
+                raise _refusal(f"{word!r} is no option")
+            else:
+                found = value if equals else next(words, None)
+                if found is None:
+                    raise _refusal(f"{name} needs a value")
+                given[name] = found
+        return given
+
+    def _port(self, given: Mapping[str, str], role: str, default: int) -> int:
+        name, variable = f"--{role}-port", f"AUTOCODER_{role.upper()}_PORT"
+        text = given.get(name)
+        if text is None:
+            text, name = os.environ.get(variable) or str(default), "$" + variable
+        if not (text.isascii() and text.isdigit() and LOWEST_PORT <= int(text) <= HIGHEST_PORT):
+            raise _refusal(
+                f"{name} must be a port between {LOWEST_PORT} and {HIGHEST_PORT}, not {text!r}"
+            )
+        return int(text)
+
+    def _folder(self, given: Mapping[str, str], name: str) -> str:
+        if not os.path.isdir(given[name]):
+            raise _refusal(f"{name} {given[name]} is not a folder")
+        return os.path.abspath(given[name])
+
+
+def _refusal(reason: str) -> SystemExit:
+    """To be raised; the reason is said already."""
+    sys.stderr.write(f"agent_worker.py: {reason}\n")
+    return SystemExit(EXIT_USAGE)
+
+
+def _number(
+    given: Mapping[str, str], name: str, kind: Callable[[str], float], default: str = ""
+) -> float:
+    text = given.get(name, default)
+    try:
+        return kind(text)
+    except ValueError:
+        raise _refusal(f"{name} must be a number, not {text!r}") from None
+
+
+def _is_name(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "").replace(".", "")
+    return plain.isascii() and plain.isalnum() and text[:1] not in ".-" and len(text) <= 64
+
+
 # ------------------------------------------------------------------- the worker
 
 
 class Worker:
     """One run of one backend, from its start to a swept tree and `exit.json`."""
 
-    def __init__(self, args: argparse.Namespace, run: Mapping[str, object], folder: str) -> None:
+    def __init__(self, args: Arguments, run: Mapping[str, object], folder: str) -> None:
         self.args = args
         self.run_description = run
         self.folder = folder
@@ -491,6 +615,9 @@ class Worker:
         self.started_at = self.last_output = time.time()
         self._last_beat = 0.0
         self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poller, self._waking = select.poll(), select.poll()
+        for poller in (self._poller, self._waking):
+            poller.register(self._wake_read, select.POLLIN)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
             signal.signal(number, self._note_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -559,6 +686,7 @@ class Worker:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(read_end, False)
         self._output = read_end
+        self._poller.register(read_end, select.POLLIN)
         try:
             os.chdir(self.args.worktree_path)
             env["PWD"] = os.getcwd()
@@ -603,15 +731,11 @@ class Worker:
 
     def _turn(self) -> None:
         """Wait for output, a signal or the next deadline, and deal with it."""
-        poller = select.poll()
-        poller.register(self._wake_read, select.POLLIN)
-        if self._output >= 0:
-            poller.register(self._output, select.POLLIN)
-        for fd, _ in poller.poll(self._milliseconds_to_wait()):
-            if fd == self._output:
-                self._pump()
-            else:
-                _empty(self._wake_read)
+        ready = [fd for fd, _ in self._poller.poll(self._milliseconds_to_wait())]
+        if self._output in ready and self._pump() < WORTH_A_TURN:
+            # Whoever prints line by line is read some lines at a time.
+            self._waking.poll(REST_MS)
+        _empty(self._wake_read)
         self._take_requests()
         self._advance_stop()
         now = time.time()
@@ -661,22 +785,26 @@ class Worker:
                 self._begin_stop(limit)
                 return
 
-    def _pump(self) -> None:
-        """Move what is there into the log; at most 1 MiB, so that signals are not starved."""
+    def _pump(self) -> int:
+        """Move what is there into the log; how many bytes, at most 1 MiB lest signals starve."""
+        moved = 0
         for _ in range(16):
             try:
                 data = os.read(self._output, 65536)
             except BlockingIOError:
-                return
+                break
             if not data:
+                self._poller.unregister(self._output)
                 os.close(self._output)
                 self._output = -1
-                return
+                break
+            moved += len(data)
             self.log.write(data)
             self.last_output = time.time()
             self._recent = (self._recent + data)[-4096:]
             for line in self.address_errors.feed(data):
                 self._say(line)
+        return moved
 
     def _drain(self) -> None:
         """What the ended tree still left in the pipe; an escaped writer cannot hold us."""
@@ -740,15 +868,13 @@ class Worker:
 
     def _wait_for_no_children(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        poller = select.poll()
-        poller.register(self._wake_read, select.POLLIN)
         while self._reap():
             left = deadline - time.monotonic()
             if left <= 0:
                 return
             if self._output >= 0:
                 self._pump()  # a full pipe would keep a process from ending politely
-            poller.poll(min(left, 0.05) * 1000)
+            self._waking.poll(min(left, 0.05) * 1000)
             _empty(self._wake_read)
 
     def _finish(self) -> int:
@@ -815,66 +941,7 @@ def _last_lines(data: bytes, count: int) -> list[str]:
     return [line[:500] for line in lines if line][-count:]
 
 
-# ----------------------------------------------------------------- command line
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Ports: option, else environment, else 5000 and 5173; a bad one is refused, never replaced."""
-    parser = argparse.ArgumentParser(
-        prog="agent_worker.py",
-        description="Run one agent in its worktree, on its own two ports, and end all it started.",
-        epilog="example: agent_worker.py --project-dir app --agent-id manual-1 --feature-id 42 "
-        "--worktree-path app-worktrees/manual-1 --api-port 9999 --web-port 4000",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--project-dir", required=True)
-    parser.add_argument("--agent-id", required=True)
-    parser.add_argument("--feature-id", type=int, required=True)
-    parser.add_argument("--worktree-path", required=True)
-    parser.add_argument("--model", default="")
-    parser.add_argument("--max-iterations", type=int, default=5)
-    parser.add_argument("--api-port", help="default: $AUTOCODER_API_PORT, else 5000")
-    parser.add_argument("--web-port", help="default: $AUTOCODER_WEB_PORT, else 5173")
-    parser.add_argument("--yolo", action="store_true", help="skip browser tests")
-    parser.add_argument("--backend", default="scripted")
-    parser.add_argument("--heartbeat-seconds", type=float, default=2.0)
-    parser.add_argument("--part", default="", help="a run folder of its own below the agent's")
-    args = parser.parse_args(argv)
-    for role, default in (("api", DEFAULT_API_PORT), ("web", DEFAULT_WEB_PORT)):
-        option, variable = f"{role}_port", f"AUTOCODER_{role.upper()}_PORT"
-        given, name = getattr(args, option), f"--{role}-port"
-        if given is None:
-            given, name = os.environ.get(variable) or str(default), "$" + variable
-        if not (given.isascii() and given.isdigit() and _is_port(int(given))):
-            parser.error(
-                f"{name} must be a port between {LOWEST_PORT} and {HIGHEST_PORT}, not {given!r}"
-            )
-        setattr(args, option, int(given))
-    if args.api_port == args.web_port:
-        parser.error(f"api and web port must differ, both are {args.api_port}")
-    if not _is_agent_id(args.agent_id):
-        parser.error(f"--agent-id may hold letters, digits and ._- only, not {args.agent_id!r}")
-    if args.part and not _is_agent_id(args.part):
-        parser.error(f"--part may hold letters, digits and ._- only, not {args.part!r}")
-    if not os.path.isdir(args.worktree_path):
-        parser.error(f"--worktree-path {args.worktree_path} is not a folder")
-    if not os.path.isdir(args.project_dir):
-        parser.error(f"--project-dir {args.project_dir} is not a folder")
-    args.project_dir = os.path.abspath(args.project_dir)
-    args.worktree_path = os.path.abspath(args.worktree_path)
-    return args
-
-
-def _is_port(number: int) -> bool:
-    return LOWEST_PORT <= number <= HIGHEST_PORT
-
-
-def _is_agent_id(text: str) -> bool:
-    plain = text.replace("-", "").replace("_", "").replace(".", "")
-    return plain.isascii() and plain.isalnum() and text[0] not in ".-" and len(text) <= 64
-
-
-def read_run(folder: str, args: argparse.Namespace) -> dict[str, object]:
+def read_run(folder: str, args: Arguments) -> dict[str, object]:
     """The run description the orchestrator wrote, or a minimal one for a worker started by hand."""
     path = os.path.join(folder, "run.json")
     try:
@@ -904,7 +971,7 @@ def read_run(folder: str, args: argparse.Namespace) -> dict[str, object]:
 
 
 def main(argv: list[str]) -> int:
-    args = parse_arguments(argv)
+    args = Arguments(argv)
     folder = os.path.join(args.project_dir, ".autocoder", "agents", args.agent_id, args.part)
     folder = folder.rstrip(os.sep)
     os.makedirs(folder, mode=0o700, exist_ok=True)
