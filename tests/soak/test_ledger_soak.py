@@ -1,6 +1,10 @@
-"""The ledger at full size, with its figures; `make soak`."""
+"""The ledger at full size, with its figures; `make soak`.
+
+`SOAK_SCALE=0.01` runs the same at a hundredth, to see that all of it runs.
+"""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -27,7 +31,12 @@ from support.sockets import reserved_ports
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+SCALE = float(os.environ.get("SOAK_SCALE", "1"))
 NO_RULES = PortRules(frozenset(), PortRange(65535, 65536))
+
+
+def scaled(count: int) -> int:
+    return max(1, round(count * SCALE))
 
 
 def say(text: str) -> None:
@@ -36,23 +45,43 @@ def say(text: str) -> None:
 
 
 def test_32_processes_lease_2000_times_each(tmp_path: Path) -> None:
+    processes, leases = 32, scaled(2000)
+    ledger = tmp_path / "ledger.db"
     with reserved_ports(200) as ports:
-        ledger = tmp_path / "ledger.db"
-        result = churn(ledger, ports[:100], ports[100:], processes=32, leases=2000, seconds=3000)
-        say(
-            f"32 x 2,000 leases in {result.seconds:.0f} s: {len(result.collisions)} duplicates, "
-            f"{len(result.errors)} refused or locked out; lease p50 "
-            f"{percentile(result.lease_ms, 0.5):.1f} ms, p99 "
-            f"{percentile(result.lease_ms, 0.99):.1f} ms, release p50 "
-            f"{percentile(result.release_ms, 0.5):.1f} ms, p99 "
-            f"{percentile(result.release_ms, 0.99):.1f} ms"
+        result = churn(
+            ledger, ports[:100], ports[100:], processes=processes, leases=leases, seconds=3000
         )
-        assert (result.leases, result.collisions, result.errors) == (64_000, [], [])
-        oracle.assert_no_port_has_two_holders(ledger)
+    say(
+        f"{processes} x {leases} leases in {result.seconds:.0f} s: {len(result.collisions)} "
+        f"duplicates, {len(result.errors)} refused or locked out; lease {_spread(result.lease_ms)}"
+        f"; release {_spread(result.release_ms)}"
+    )
+    assert (result.leases, result.collisions, result.errors) == (processes * leases, [], [])
+    oracle.assert_no_port_has_two_holders(ledger)
+
+
+def _spread(times_ms: list[float]) -> str:
+    p50, p99 = percentile(times_ms, 0.5), percentile(times_ms, 0.99)
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {times_ms[-1]:.0f} ms"
+
+
+def test_a_lease_against_a_bare_transaction(tmp_path: Path) -> None:
+    run = Path(__file__).parents[1] / "benchmarks" / "run.py"
+    figures = tmp_path / "figures.json"
+    subprocess.run(
+        [sys.executable, str(run), "ledger", "--json", str(figures)],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    taken = json.loads(figures.read_text())["figures"]
+    say(
+        "; ".join(f"{f['what']} {f['value']:.2f}x" for f in taken if f["target"])
+        + " a bare two-row transaction with its probes (target <= 1.5)"
+    )
 
 
 def test_a_pool_of_50000_ports_is_drained_and_refilled_at_a_flat_cost(tmp_path: Path) -> None:
-    pairs = 25_000
+    pairs = scaled(25_000)
     allocator = PortAllocator(
         tmp_path / "ledger.db",
         PortSettings(
@@ -74,10 +103,10 @@ def test_a_pool_of_50000_ports_is_drained_and_refilled_at_a_flat_cost(tmp_path: 
         ]
         ratio = tenths[-1] / tenths[0]
         say(
-            f"{turn} of 50,000 ports: {tenths[0]:.2f} ms a lease in the first tenth, "
+            f"{turn} of {2 * pairs:,} ports: {tenths[0]:.2f} ms a lease in the first tenth, "
             f"{tenths[-1]:.2f} ms in the last, ratio {ratio:.2f} (target <= 1.5)"
         )
-        assert ratio <= 1.5
+        assert ratio <= 1.5 or SCALE < 1, "a small pool's tenths are too short to compare"
         for n in range(pairs):
             allocator.release(f"h-{n}", "/project")
     allocator.close()
@@ -100,7 +129,8 @@ def test_10000_leases_without_reuse_inside_the_cool_down(tmp_path: Path) -> None
     )
     released: dict[int, float] = {}
     shortest = float("inf")
-    for number in range(10_000):
+    count = scaled(10_000)
+    for number in range(count):
         clock.advance(0.5)
         allocator.settle()
         pair = allocator.lease(Holder(f"a-{number}", "/project"))
@@ -109,16 +139,17 @@ def test_10000_leases_without_reuse_inside_the_cool_down(tmp_path: Path) -> None
             released[port] = clock()
         allocator.release(f"a-{number}", "/project")
     allocator.close()
-    say(f"10,000 leases, shortest rest {shortest:.1f} s of 30 s")
+    say(f"{count:,} leases, shortest rest {shortest:.1f} s of 30 s")
     assert shortest >= 30.0
 
 
 @pytest.mark.parametrize("kind", [LedgerMachine, RealKernelMachine])
 def test_500_random_lives_of_a_ledger(kind: type[LedgerMachine]) -> None:
+    lives = scaled(250)
     run_state_machine_as_test(
-        kind, settings=settings(LIVES, max_examples=250, stateful_step_count=50)
+        kind, settings=settings(LIVES, max_examples=lives, stateful_step_count=50)
     )
-    say(f"250 random lives of 50 steps on {kind.__name__}: every invariant held")
+    say(f"{lives} random lives of 50 steps on {kind.__name__}: every invariant held")
 
 
 # ---------------------------------------------------------------------- two orchestrators
@@ -192,9 +223,10 @@ def test_two_projects_whose_orchestrators_are_killed_at_random(
     ledger, ports, environ = shared
     seed = int(os.environ.get("SOAK_SEED", "1"))
     chance = random.Random(seed)
-    projects = [Project(tmp_path / name, environ, 60) for name in ("one", "two")]
+    projects = [Project(tmp_path / name, environ, scaled(60)) for name in ("one", "two")]
     databases = [project.database for project in projects]
-    for _ in range(20):
+    rounds = scaled(20)
+    for _ in range(rounds):
         for project in projects:
             if project.process is None:
                 project.start()
@@ -205,6 +237,7 @@ def test_two_projects_whose_orchestrators_are_killed_at_random(
         for project in chance.choice([projects, projects[:1], projects[1:]]):
             project.kill()
     codes = [project.finish() for project in projects]
+    assert ledger.exists(), f"no orchestrator got as far as the ledger: exit codes {codes}"
     wait_until(
         lambda: all(lease.state == "cooling" for lease in oracle.leases(ledger)),
         seconds=20,
@@ -217,7 +250,7 @@ def test_two_projects_whose_orchestrators_are_killed_at_random(
         if oracle.environment(pid).get("AUTOCODER_LEDGER_URL") == environ["AUTOCODER_LEDGER_URL"]
     ]
     say(
-        f"2 projects, 20 rounds of kill -9 (seed {seed}): exit codes {codes}, 0 duplicates, "
+        f"2 projects, {rounds} rounds of kill -9 (seed {seed}): exit codes {codes}, 0 duplicates, "
         f"{len(left)} listeners and {len(alive)} processes left"
     )
     for pid in alive:
