@@ -5,13 +5,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from autocoder.core.answers import LocalAnswers
 from autocoder.core.attached import Attached
 from autocoder.core.backends.choice import check_backend
 from autocoder.core.backlog import import_backlog
-from autocoder.core.control import Controlled, ControlServer, TcpWay
+from autocoder.core.control import Controlled, ControlServer, TcpWay, tcp_way, token_file
 from autocoder.core.demo import make_demo_project
 from autocoder.core.engine import Engine
 from autocoder.core.errors import AutocoderError, ProjectError, ProjectLocked
@@ -96,6 +97,28 @@ def join_engine(project_dir: Path, settings: Settings, tcp: TcpWay | None = None
         return Attached(folder, lambda: open_controlled(folder, settings, tcp))
 
 
+def api_way(settings: Settings) -> tuple[TcpWay, str]:
+    """Where the REST API is served on TCP, and what to tell the user.
+
+    Raises:
+        UsageError: other hosts could reach it, which nobody has allowed.
+    """
+    way = tcp_way(settings)
+    return way, f"API: http://{way.host}:{way.port}/docs, token in {token_file()}"
+
+
+def web_way(settings: Settings, *, beside_api: bool) -> TcpWay:
+    """Where the panel is served to browsers: on the panel's port, or `beside_api` the next.
+
+    Raises:
+        UsageError: other hosts could reach it, which nobody has allowed.
+    """
+    way = tcp_way(settings)
+    # By default an agent's web page may ask the API, with the token; never drive the panel.
+    origins = way.origins if os.environ.get("AUTOCODER_UI_ALLOWED_ORIGINS") else ()
+    return replace(way, port=way.port + beside_api, origins=origins)
+
+
 def open_questions(project_dir: Path, cli: Mapping[str, object]) -> Questions:
     """Answers about a project's agents, for a front end; nothing is locked or changed.
 
@@ -144,9 +167,7 @@ def make_demo(parent: Path | None = None) -> Path:
     return project
 
 
-def run_demo(
-    show: Callable[[Callable[[], Engine], Path], int] | None, cli: Mapping[str, object]
-) -> int:
+def run_demo(show: Callable[[Path], int] | None, cli: Mapping[str, object]) -> int:
     """Make a demo project and `show` it, or without a screen run it to its end; the exit code.
 
     The project stays where it was made, to be looked at.
@@ -156,7 +177,6 @@ def run_demo(
     sys.stderr.write(f"it is in {project}; its agents are scripted: no model, no key\n")
     sys.stderr.flush()
     if show is not None:
-        settings = load_settings(project, environ=os.environ, cli=cli)
-        return show(lambda: join_engine(project, settings), project)
+        return show(project)
     settings = load_settings(project, environ=os.environ, cli={**cli, "stop_when_done": True})
     return run_headless(open_controlled(project, settings), as_json=False)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from autocoder.core.client import SOCKET, short_name
 from autocoder.core.commands import Command
@@ -51,6 +52,12 @@ class TcpWay:
     port: int
     token: str
     origins: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names, without port, that this server goes by."""
+        named = (urlsplit(origin).hostname or "" for origin in self.origins)
+        return tuple(dict.fromkeys((*LOOPBACK, self.host, *filter(None, named))))
 
 
 class ControlServer:
@@ -152,8 +159,7 @@ class ControlServer:
         ways: list[ASGIApp] = [Guard(application, hosts=("localhost", "autocoder"))]
         if self._tcp is not None:
             tcp = self._tcp
-            hosts = (*LOOPBACK, tcp.host)
-            guard = Guard(application, token=tcp.token, hosts=hosts, origins=tcp.origins)
+            guard = Guard(application, token=tcp.token, hosts=tcp.hosts, origins=tcp.origins)
             # Outside the guard: a browser asks beforehand, and without the token.
             ways.append(
                 CORSMiddleware(

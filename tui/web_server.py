@@ -56,7 +56,7 @@ class Way:
     title: str
 
 
-class PanelServer(Server):  # type: ignore[misc]  # the package has no annotations for it
+class PanelServer(Server):
     """textual-serve behind a token, a Host and an Origin that are checked."""
 
     def __init__(self, way: Way) -> None:
@@ -81,7 +81,7 @@ class PanelServer(Server):  # type: ignore[misc]  # the package has no annotatio
     async def on_startup(self, app: web.Application) -> None:
         """Says nothing: stdout belongs to who started this."""
 
-    async def on_shutdown(self, app: web.Application) -> None:
+    async def on_shutdown(self, app: web.Application) -> None:  # noqa: ARG002
         for panel in tuple(self._panels):
             await _end(panel)
 
@@ -90,9 +90,10 @@ class PanelServer(Server):  # type: ignore[misc]  # the package has no annotatio
         response = self._refusal(request) or self._admission(request)
         if response is None:
             response = await handler(request)
+            assert isinstance(response, web.StreamResponse)
         if not response.prepared:
             response.headers.update(HEADERS)
-        return response  # type: ignore[no-any-return]
+        return response
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if _name(request.host) not in self._way.hosts:
@@ -128,15 +129,19 @@ class PanelServer(Server):  # type: ignore[misc]  # the package has no annotatio
         }
         return aiohttp_jinja2.render_template("index.html", request, values)
 
-    async def handle_websocket(self, request: web.Request) -> web.StreamResponse:
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
         if len(self._panels) >= MOST_PANELS:
-            return web.Response(status=429, text=f"{MOST_PANELS} panels are open already\n")
+            raise web.HTTPTooManyRequests(text=f"{MOST_PANELS} panels are open already\n")
+
+        async def close() -> None:
+            await websocket.close()
+
         websocket = web.WebSocketResponse(heartbeat=15, max_msg_size=1 << 20)
         panel = AppService(
             self.command,
             write_bytes=websocket.send_bytes,
             write_str=websocket.send_str,
-            close=websocket.close,
+            close=close,
             download_manager=self.download_manager,
         )
         self._panels.add(panel)
@@ -195,6 +200,8 @@ async def serve(way: Way, bound: socket.socket) -> None:
         await web.SockSite(runner, bound, shutdown_timeout=1.0).start()
         sys.stdout.write("{}\n")
         sys.stdout.flush()
+        # Where textual-serve says what a panel complained about: to the log, from now on.
+        sys.stdout = sys.stderr
         ended = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), sys.stdin)
