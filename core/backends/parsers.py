@@ -23,6 +23,8 @@ from autocoder.core.events import (
     Warned,
 )
 
+_LONGEST_REASON = 300
+
 
 class Parser:
     """Reads lines of plain text: no events, no last word."""
@@ -274,48 +276,97 @@ class Aider(Parser):
     )
     _EDIT = re.compile(r"Applied edit to (.+)")
     _RETRY = re.compile(r"Retrying in ([\d.]+) seconds")
-    _FAILURE = re.compile(
-        r"litellm\.(\w*(?:Authentication|PermissionDenied|NotFound|BadRequest|ContextWindow)\w*)"
-        r"(?::\s*(.*))?|(?:Unable to|cannot) authenticate|No API key"
-    )
+    _ERROR = re.compile(r"litellm\.(\w+): ")
+    _HOPELESS = re.compile(r"Authentication|PermissionDenied|NotFound|BadRequest|ContextWindow")
+    _NO_KEY = re.compile(r"(?:Unable to|cannot) authenticate|No API key")
 
     def __init__(self, backend: str) -> None:
         super().__init__(backend)
         self._sent = self._received = self._turns = 0
+        self._error: list[str] = []
+        """The lines of the error it says now; it breaks long ones."""
 
     def read(self, line: str) -> Iterable[Event] | None:
-        if (failure := self._FAILURE.search(line)) is not None:
-            self.finished = Finished(Outcome.FAILED, _first_line(line.strip()) or failure[0])
+        if (error := self._ERROR.match(line)) is not None or self._NO_KEY.search(line):
+            self._error = [line.strip()]
+            if error is None or self._HOPELESS.search(error[1]):
+                self._fail()
             return ()
+        if (again := self._RETRY.match(line)) is not None:
+            said, self._error = self._error, []
+            reason = " ".join(said) or "the model's service did not answer"
+            return (Retry(reason[:_LONGEST_REASON], wait_s=_number(again[1])),)
         if (edit := self._EDIT.match(line)) is not None:
             return (ToolStart("", "edit", edit[1]), ToolEnd("", ok=True))
-        if (again := self._RETRY.search(line)) is not None:
-            return (Retry("the model's service did not answer", wait_s=float(again[1])),)
         if (tokens := self._TOKENS.search(line)) is not None:
             self._sent += _count(tokens[1])
             self._received += _count(tokens[2])
             self._turns += 1
             self.finished = None  # it got an answer after all
-            return (Usage(self._sent, self._received, float(tokens[3] or 0), self._turns),)
+            return (Usage(self._sent, self._received, _number(tokens[3] or "0"), self._turns),)
+        if line.strip() and len(self._error) == 1:
+            self._error.append(line.strip())
+            if self.finished is not None:
+                self._fail()
         return None
+
+    def _fail(self) -> None:
+        self.finished = Finished(Outcome.FAILED, " ".join(self._error)[:_LONGEST_REASON])
 
 
 class MiniSweAgent(Parser):
-    """mini-swe-agent counts its steps and dollars in its headings."""
+    """mini-swe-agent prints headings and what belongs to each below it.
+
+    What stands below "Exit:" is the agent's last word or the name of an error; its
+    exit code is 0 for some of these.
+    """
 
     _STEP = re.compile(r"mini-swe-agent \(step (\d+), \$([\d.]+)\)")
-    _FAILURE = re.compile(
-        r"\b((?:\w+\.)*(?:AuthenticationError|PermissionDeniedError|NotFoundError|LimitsExceeded"
-        r"|RateLimitError))\b"
-    )
+    _RETRY = re.compile(r"Retrying .* in ([\d.]+) seconds? as it raised (.*)")
+    _ERROR = re.compile(r"[\w.]*(?:Error|Exceeded|Exception)(?::|\Z)")
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend)
+        self._below = ""
+        """The heading, or the mark below it, that the next lines belong to."""
+        self._held: list[str] = []
 
     def read(self, line: str) -> Iterable[Event] | None:
-        if (step := self._STEP.search(line)) is not None:
-            return (Usage(cost_usd=float(step[2]), turns=int(step[1])),)
-        if (failure := self._FAILURE.search(line)) is not None:
-            self.finished = Finished(Outcome.FAILED, _first_line(line.strip()) or failure[1])
-            return ()
-        return None
+        if (step := self._STEP.match(line)) is not None:
+            self._below, self.finished = "step", None
+            return (Usage(cost_usd=_number(step[2]), turns=int(step[1][:9])),)
+        if (again := self._RETRY.match(line)) is not None:
+            return (Retry(_first_line(again[2]), wait_s=_number(again[1])),)
+        below, text = self._below, line.strip()
+        match text, below:
+            case "Exit:", _:
+                self._below, self._held = "exit", []
+                self.finished = Finished(Outcome.SUCCESS)
+            case "```", "step":
+                self._below, self._held = "command", []
+            case "```", "command":
+                self._below = ""
+                return (ToolStart("", "bash", "\n".join(self._held)),)
+            case "<returncode>", _:
+                self._below = "code"
+            case _, "command":
+                self._held.append(line)
+            case _, "code":
+                self._below = ""
+                return (ToolEnd("", ok=text == "0"),)
+            case _, "exit":
+                self._exit(text)
+            case _:
+                return None
+        return ()
+
+    def _exit(self, text: str) -> None:
+        if not text or text.startswith(("╭", "Saved trajectory")):
+            self._below = ""
+            return
+        self._held.append(text)
+        if self._ERROR.match(self._held[0]):
+            self.finished = Finished(Outcome.FAILED, " ".join(self._held)[:_LONGEST_REASON])
 
 
 PARSERS: Mapping[str, Callable[[str], Parser]] = {
@@ -331,7 +382,7 @@ PARSERS: Mapping[str, Callable[[str], Parser]] = {
 
 def _first_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[0][:300] if lines else ""
+    return lines[0][:_LONGEST_REASON] if lines else ""
 
 
 def _plain(content: Any) -> str:
@@ -352,5 +403,13 @@ def _api_error(said: str) -> str:
     return f"API error: {found[1]}" if found else said.strip("[]")
 
 
+def _number(text: str) -> float:
+    """Of digits and dots; 0 where there are too many of either."""
+    try:
+        return float(text[:20])
+    except ValueError:
+        return 0.0
+
+
 def _count(text: str) -> int:
-    return round(float(text[:-1]) * 1000) if text.endswith("k") else int(float(text))
+    return round(_number(text.removesuffix("k")) * (1000 if text.endswith("k") else 1))

@@ -119,17 +119,12 @@ CLAUDE_FAILED = """
 {"type":"result","subtype":"success","is_error":true,"result":"Failed to authenticate. API \
 Error: 401","usage":{},"num_turns":1}
 """
-AIDER = """
-Aider v0.86
-Applied edit to app.py
-Tokens: 2.3k sent, 120 received. Cost: $0.01 message, $0.02 session.
-"""
-AIDER_FAILED = """
-litellm.AuthenticationError: AuthenticationError: OpenAIException - Incorrect API key provided
-The API provider is not able to authenticate you. Check your API key.
-"""
-MINI = "mini-swe-agent (step 3, $0.02):\n"
-MINI_FAILED = "litellm.exceptions.AuthenticationError: no key\n"
+PRINTED = Path(__file__).parents[1] / "agents" / "printed"
+"""What aider 0.86.2 and mini-swe-agent 2.4.6 printed when they ran against the stub."""
+
+
+def printed(name: str) -> str:
+    return (PRINTED / f"{name}.txt").read_text("utf-8")
 
 
 def read(name: str, output: str) -> tuple[list[Event], Finished | None, str]:
@@ -172,8 +167,9 @@ def test_a_run_is_read_from_its_beginning_to_its_last_word(
         ("opencode", OPENCODE_FAILED, "no such key (401)"),
         ("gemini", GEMINI_FAILED, "API error: API key not valid"),
         ("claude", CLAUDE_FAILED, "API Error: 401"),
-        ("aider", AIDER_FAILED, "Incorrect API key"),
-        ("mini-swe-agent", MINI_FAILED, "AuthenticationError"),
+        ("aider", printed("aider-fail"), "stub says invalid_api_key"),
+        ("mini-swe-agent", printed("mini-fail"), "stub says invalid_api_key"),
+        ("mini-swe-agent", printed("mini-format"), "RepeatedFormatError"),
     ],
 )
 def test_a_failure_is_the_programs_own_word_for_it(name: str, output: str, reason: str) -> None:
@@ -191,14 +187,30 @@ def test_what_a_program_retries_is_told() -> None:
 
 
 def test_programs_that_speak_to_humans_are_read_too() -> None:
-    events, finished, _ = read("aider", AIDER)
+    events, finished, _ = read("aider", printed("aider-edit"))
     assert finished is None
     assert events == [
-        ToolStart("", "edit", "app.py"),
+        Usage(100, 20, 0.00036, 1),
+        ToolStart("", "edit", "search.txt"),
         ToolEnd("", ok=True),
-        Usage(2300, 120, 0.02, 1),
     ]
-    assert read("mini-swe-agent", MINI)[0] == [Usage(cost_usd=0.02, turns=3)]
+    events, finished, _ = read("mini-swe-agent", printed("mini-work"))
+    assert finished == Finished(Outcome.SUCCESS)
+    assert [event for event in events if isinstance(event, Usage)] == [
+        Usage(turns=1),
+        Usage(turns=2),
+    ]
+    first, last = (event for event in events if isinstance(event, ToolStart))
+    assert first.detail.startswith("echo hi > a.txt && git add -A")
+    assert last == ToolStart("", "bash", "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")
+
+
+def test_a_service_that_is_down_is_a_retry_with_its_reason_and_no_failure_yet() -> None:
+    events, finished, _ = read("aider", printed("aider-down"))
+    assert finished is None
+    said = "litellm.InternalServerError: InternalServerError: OpenAIException - stub says"
+    assert events[0] == Retry(f"{said} server_error", wait_s=0.2)
+    assert len(events) == 5
 
 
 @given(st.sampled_from(sorted(PARSERS)), st.lists(st.text()))
@@ -401,11 +413,11 @@ def test_a_signal_that_ended_the_program_is_passed_on(tmp_path: Path) -> None:
 
 
 def test_a_program_that_lies_with_its_exit_code_is_not_believed(tmp_path: Path) -> None:
-    environ = program(tmp_path, "aider", f"print({AIDER_FAILED!r})")
+    environ = program(tmp_path, "aider", f"print({printed('aider-fail')!r})")
     run_file = described(tmp_path, backend="aider")
     code, output = run(run_file, "--program", "aider", environ=environ)
     assert code == 1
-    assert "Incorrect API key" in output.splitlines()[-1]
+    assert "stub says invalid_api_key" in output.splitlines()[-1]
     environ = program(tmp_path, "gemini", f"print({GEMINI!r}); raise SystemExit(145)")
     assert run(run_file, "--program", "gemini", environ=environ)[0] == 0
 
