@@ -29,14 +29,17 @@ class SpawnAgent:
 
 @dataclass(frozen=True, slots=True)
 class StopAgent:
-    """Ask the agent to end, then force it; its feature goes back to the backlog uncounted."""
+    """Ask the agent to end, then force it; its feature goes back to the backlog uncounted.
+
+    Nobody starts on it by itself any more as long as this orchestrator runs.
+    """
 
     agent_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class KillAgent:
-    """Force the whole tree down at once; its feature goes back to the backlog uncounted."""
+    """Force the whole tree down at once; what becomes of its feature is as with `StopAgent`."""
 
     agent_id: str
 

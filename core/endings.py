@@ -38,6 +38,7 @@ def said_at_end(
     closed: Closed | None,
     facts: ExitFacts | None,
     asked: bool,
+    held_back: bool,
     branch: str,
     base: str,
     settled: Feature | None,
@@ -67,6 +68,8 @@ def said_at_end(
         if facts.foreign_ports:
             ports = ", ".join(map(str, facts.foreign_ports[:5]))
             text += f"; it tried {ports}, not its own"
+    if held_back:
+        text += "; its feature waits until it is retried or started again"
     if settled is not None and settled.status is FeatureStatus.BLOCKED:
         severity = Severity.ERROR
         text += f"; feature {settled.id} is blocked after {settled.attempts} attempts"

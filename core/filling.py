@@ -56,7 +56,7 @@ class Filling:
 
     def _start_next(self) -> bool:
         """Whether one more may start. Raises `PoolExhausted` and `DatabaseError`."""
-        feature = self._store.next_claimable()
+        feature = self._store.next_claimable(self._fleet.held_back)
         if feature is None:
             return False
         try:

@@ -132,6 +132,11 @@ class Fleet:
         return self._adoption.strays
 
     @property
+    def held_back(self) -> set[int]:
+        """Features whose agent a human has stopped: nobody starts on one by itself."""
+        return self._agents.held_back
+
+    @property
     def to_recover(self) -> Collection[str]:
         """Ended agents whose work is about to be gone on with."""
         return self._to_recover.keys()
@@ -191,7 +196,9 @@ class Fleet:
     def spawn(
         self, feature: Feature, *, requested: bool = False, source: AgentRecord | None = None
     ) -> bool:
-        """As `Spawning.spawn`."""
+        """As `Spawning.spawn`; a feature that is `requested` is held back no more."""
+        if requested:
+            self._agents.held_back.discard(feature.id)
         return self._spawning.spawn(feature, requested=requested, source=source)
 
     def recover(self, agent_id: str, *, at_once: bool = True) -> None:
@@ -205,7 +212,8 @@ class Fleet:
         """
         live = self._agents.get(agent_id)
         if live is not None:
-            self.kill(agent_id)
+            self.kill(agent_id, hold_back=False)
+            self._agents.held_back.discard(live.feature.id)
             live.then_recover = True
             return
         record = self._store.agent(agent_id)
@@ -322,15 +330,27 @@ class Fleet:
 
     # ------------------------------------------------------------------ ending
 
-    def stop(self, agent_id: str) -> None:
-        """Ask it to end within its grace. Raises `RefusedError` when it is not live."""
+    def stop(self, agent_id: str, *, hold_back: bool = True) -> None:
+        """Ask it to end within its grace; its feature is held back, unless told otherwise.
+
+        Raises:
+            RefusedError: it is not live.
+        """
         live = self._ask(agent_id, self._settings.limits.stop_grace_s + PATIENCE_S)
+        if hold_back:
+            self._agents.held_back.add(live.feature.id)
         if live.worker is not None:
             self._launcher.stop(live.worker)
 
-    def kill(self, agent_id: str) -> None:
-        """End its tree at once. Raises `RefusedError` when it is not live."""
+    def kill(self, agent_id: str, *, hold_back: bool = True) -> None:
+        """End its tree at once; its feature is held back, unless told otherwise.
+
+        Raises:
+            RefusedError: it is not live.
+        """
         live = self._ask(agent_id, PATIENCE_S)
+        if hold_back:
+            self._agents.held_back.add(live.feature.id)
         if live.worker is not None:
             self._launcher.kill(live.worker)
 
@@ -357,7 +377,7 @@ class Fleet:
             self._adoption.end_stray(worker, reason)
         elif not live.displaced:
             live.displaced = reason
-            self.kill(worker.agent_id)
+            self.kill(worker.agent_id, hold_back=False)
 
     def _ask(self, agent_id: str, patience_s: float) -> LiveAgent:
         live = self._agents.get(agent_id)

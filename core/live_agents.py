@@ -117,6 +117,11 @@ class LiveAgents:
         self._agents: dict[str, LiveAgent] = {}
         self._unwritten: dict[str, AgentState] = {}
         self.tally = Tally()
+        self.held_back: set[int] = set()
+        """Features whose agent a human has stopped: nobody starts on one by itself.
+
+        Kept in memory only: whoever starts an orchestrator wants its project to go on.
+        """
 
     def __iter__(self) -> Iterator[LiveAgent]:
         return iter(tuple(self._agents.values()))

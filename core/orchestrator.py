@@ -263,7 +263,8 @@ class Orchestrator:
             return False
         if self._filling.paused:
             return self._settings.stop_when_done
-        if self._store.next_claimable() is not None or self._store.next_due_at() is not None:
+        claimable = self._store.next_claimable(self._fleet.held_back)
+        if claimable is not None or self._store.next_due_at() is not None:
             return False
         for stuck in self._store.stuck_features():
             self._notices.stand(

@@ -150,11 +150,13 @@ class Orders:
             case StopAll():
                 self._filling.paused = True
                 for live in self._fleet:
-                    self._fleet.stop(live.agent_id)
+                    self._fleet.stop(live.agent_id, hold_back=False)
             case RetryFeature(feature_id):
                 self._store.retry_feature(feature_id)
+                self._fleet.held_back.discard(feature_id)
             case EnableFeature(feature_id, enabled):
                 self._store.set_enabled(feature_id, enabled)
+                self._fleet.held_back.discard(feature_id)
             case PrioritiseFeature(feature_id, priority):
                 self._store.set_priority(feature_id, priority)
             case MergeFeature(feature_id):
@@ -209,7 +211,9 @@ class Orders:
         if wish.feature_id is not None:
             feature: Feature | None = self._store.feature(wish.feature_id)
         else:
-            feature = self._store.next_claimable() or self._next_waiting()
+            held_back = self._fleet.held_back
+            feature = self._store.next_claimable(held_back) or self._store.next_claimable()
+            feature = feature or self._next_waiting()
         if feature is None:
             raise RefusedError(
                 "no feature can be started now",

@@ -233,6 +233,7 @@ class Settlement:
             closed=live.closed,
             facts=live.facts,
             asked=live.asked is not None,
+            held_back=live.feature.id in self._agents.held_back,
             branch=live.record.branch,
             base=self._base(live),
             settled=settled,

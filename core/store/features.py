@@ -1,7 +1,7 @@
 """The backlog in the database."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -95,14 +95,15 @@ class BacklogTables(OpenedDatabase):
         with self._reading() as connection:
             dependencies.resolve(drafts, _names(connection))
 
-    def next_claimable(self) -> Feature | None:
-        """The first feature in claim order that an agent may start on now."""
+    def next_claimable(self, without: Collection[int] = ()) -> Feature | None:
+        """The first feature in claim order that an agent may start on now, `without` those."""
         with self._reading() as connection:
             query = select_features().where(
                 dependencies.is_pending(),
                 FEATURES.c.enabled,
                 dependencies.is_due(self._now()),
                 ~dependencies.has_unmet(),
+                FEATURES.c.id.not_in(without),
             )
             row = connection.execute(query.order_by(*_CLAIM_ORDER).limit(1)).mappings().first()
         return as_feature(row) if row else None

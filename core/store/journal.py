@@ -22,6 +22,14 @@ from autocoder.core.store.rows import (
 
 ANSWERS_KEPT = 1000
 
+EVENTS_KEPT = 50_000
+"""The newest; a busy project writes so many in some weeks."""
+
+
+_FORGET_EVENTS = delete(EVENTS).where(
+    EVENTS.c.id <= select(func.max(EVENTS.c.id)).scalar_subquery() - EVENTS_KEPT
+)
+
 
 class Journal(OpenedDatabase):
     """Events and settings."""
@@ -40,6 +48,7 @@ class Journal(OpenedDatabase):
         event = NewEvent(level, event_type, message, agent_id, feature_id, data)
         with self._writing() as connection:
             result = connection.execute(insert(EVENTS).values(self._event_values(event)))
+            connection.execute(_FORGET_EVENTS)
             key = result.inserted_primary_key
         return int(key[0]) if key else 0
 
@@ -49,6 +58,7 @@ class Journal(OpenedDatabase):
             with self._writing() as connection:
                 values = [self._event_values(event) for event in events]
                 connection.execute(insert(EVENTS), values)
+                connection.execute(_FORGET_EVENTS)
 
     def events(self, limit: int, after_id: int = 0) -> tuple[Event, ...]:
         """The latest `limit` with an id above `after_id`, oldest first."""

@@ -147,6 +147,37 @@ def test_a_live_agent_is_recovered_in_its_worktree_with_its_uncommitted_work(
         assert run.feature(feature_id).attempts == 0
 
 
+@pytest.mark.parametrize("command", [StopAgent, KillAgent])
+def test_the_feature_of_a_stopped_agent_waits_until_somebody_asks_for_it(
+    project: Project, command: type[StopAgent] | type[KillAgent]
+) -> None:
+    project.settings = replace(project.settings, parallel=1)
+    stopped, other = project.add(WAITS, "")
+    with running(project) as run:
+        agent = run.agent_of(stopped)
+        run.submit(command(agent.agent_id))
+        said = run.notice(agent.agent_id, "its feature waits until it is retried or started")
+        run.wait(lambda s: s.finished and s.features.done == 1, what="the other one is done")
+
+        assert [a.feature_id for a in run.snapshot.agents] == [other, stopped]  # type: ignore[union-attr]
+        run.submit(RetryFeature(stopped))
+        run.agent_of(stopped)
+    assert said.text.count("waits") == 1
+
+
+def test_the_next_agent_asked_for_is_that_of_a_stopped_one_where_nothing_else_is_left(
+    project: Project,
+) -> None:
+    project.settings = replace(project.settings, parallel=1)
+    (feature_id,) = project.add(WAITS)
+    with running(project) as run:
+        agent = run.agent_of(feature_id)
+        run.submit(KillAgent(agent.agent_id))
+        run.wait(lambda s: s.finished)
+        run.submit(SpawnAgent())
+        assert run.agent_of(feature_id).agent_id != agent.agent_id
+
+
 def test_a_recovered_agent_has_the_pair_it_had(project: Project) -> None:
     """Not the lowest free one, which is another by then, and although its own still rests."""
     project.settings = replace(
