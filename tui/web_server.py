@@ -26,6 +26,7 @@ MOST_PANELS = 8
 LARGEST = 500
 """Columns or rows; a browser may say anything."""
 
+PAGE = Path(__file__).with_name("web_page")
 KILL_AFTER_S = 5.0
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -65,7 +66,7 @@ class PanelServer(Server):
             host=way.host,
             port=way.port,
             title=way.title,
-            templates_path=Path(__file__).with_name("web_page"),
+            templates_path=PAGE,
         )
         self._way = way
         # Not the token itself: cookies of this host go to its other ports as well.
@@ -76,6 +77,8 @@ class PanelServer(Server):
     async def application(self) -> web.Application:
         made = await self._make_app()
         made.middlewares.append(self._guard)
+        script = PAGE / "panel.js"
+        made.router.add_get("/panel.js", lambda _: _sent(script))
         return made
 
     async def on_startup(self, app: web.Application) -> None:
@@ -171,6 +174,10 @@ async def _end(panel: AppService) -> None:
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+
+
+async def _sent(file: Path) -> web.FileResponse:
+    return web.FileResponse(file)
 
 
 def _name(host: str) -> str:
