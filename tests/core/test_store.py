@@ -20,9 +20,11 @@ from autocoder.core.store import (
     FeatureOutcome,
     Finished,
     NewAgent,
+    NewEvent,
     ProjectStore,
     Requeued,
 )
+from autocoder.core.store.journal import EVENTS_KEPT
 from support.seed_checks import violations
 
 START = 1_800_000_000.0
@@ -614,6 +616,16 @@ def test_events_come_back_oldest_first_from_where_one_left_off(store: ProjectSto
     second, _ = store.events(10, after_id=first)
     assert (second.level, second.data, second.at) == (Severity.ERROR, {"signal": 9}, START)
     assert (store.events(10)[0].agent_id, store.events(10)[0].feature_id) == ("a-1", 3)
+
+
+def test_only_the_newest_events_are_kept(store: ProjectStore) -> None:
+    store.add_event(Severity.INFO, "notice", "the oldest")
+    store.add_events([NewEvent(Severity.INFO, "notice", "later")] * (EVENTS_KEPT - 1))
+    assert store.events(EVENTS_KEPT + 1)[0].message == "the oldest"
+    last = store.add_event(Severity.INFO, "notice", "one more")
+
+    kept = store.events(EVENTS_KEPT + 1)
+    assert (kept[0].message, kept[-1].id, len(kept)) == ("later", last, EVENTS_KEPT)
 
 
 def test_a_setting_outlives_the_store(store: ProjectStore, path: Path) -> None:
