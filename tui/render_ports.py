@@ -144,7 +144,7 @@ def ports_title(snapshot: Snapshot, host: str) -> Line:
     return joined(pieces, "    ")
 
 
-def history_line(roles: Sequence[tuple[Role, Sequence[int]]], minutes: int) -> Line:
+def history_line(roles: Sequence[tuple[Role, Sequence[int]]], step_s: float) -> Line:
     """How full each pool has been: a block for each step, the latest at the right."""
     pieces: list[Line] = []
     for role, percents in roles:
@@ -158,7 +158,8 @@ def history_line(roles: Sequence[tuple[Role, Sequence[int]]], minutes: int) -> L
                 (f", at most {worst}%", Tone.DIM),
             )
         )
-    return (*joined(pieces, "  "), (f"   in {minutes} min", Tone.DIM))
+    minutes = -(-step_s * max((len(percents) for _, percents in roles), default=0) // 60)
+    return (*joined(pieces, "  "), (f"   in the last {minutes:.0f} min", Tone.DIM))
 
 
 def lease_matches(lease: Lease, words: str) -> bool:

@@ -68,13 +68,16 @@ def joined(pieces: Iterable[Line], gap: str) -> Line:
     return tuple(spans)
 
 
-def wrapped(line: Line, width: int) -> list[Line]:
-    """`line` in rows of at most `width` cells, broken between words, later rows indented."""
+def wrapped(line: Line, width: int, hang: int = 2) -> list[Line]:
+    """`line` in rows of at most `width` cells, broken between words.
+
+    Later rows are indented like the first, and by `hang` more.
+    """
     if width_of(line) <= width or width < LEAST_WRAP:
         return [line]
     text = plain(line)
     tones = [tone for piece, tone in line for _ in piece]
-    indent = min(len(text) - len(text.lstrip()) + 2, width // 2)
+    indent = min(len(text) - len(text.lstrip()) + hang, width // 2)
     rows: list[Line] = []
     start = 0
     while start < len(text):

@@ -86,6 +86,7 @@ class Answers:
             self.foreseen,
             backend=chosen.name,
             base=wish.base or "main",
+            pairs=self.foreseen.pairs[: wish.variants],
             refusal=refusal or self.foreseen.refusal,
             remedy=chosen.remedy,
         )

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from autocoder.core.models import RecoveryPlan, Snapshot
+from autocoder.core.assistant import Said
+from autocoder.core.events import Text, ToolStart
+from autocoder.core.models import RecoveryPlan, Snapshot, WorktreeStatus
 from autocoder.tui.app import Departure, Panel
+from support.answers import Answers
+from support.assistance import ScriptedAssistance
 from support.fake_engine import RecordingEngine
 from support.panel import Driven
 from support.snapshots import NOW, a_busy_project, an_empty_project
@@ -36,10 +40,18 @@ def look(snap_compare: Callable[..., bool]) -> Iterator[Look]:
         *keys: str,
         size: tuple[int, int] = (140, 40),
         waits_for: str = "",
+        then: str = "",
+        assistance: ScriptedAssistance | None = None,
         theme: str = "",
     ) -> bool:
         engine = RecordingEngine(snapshot)
-        panel = Panel(lambda: engine, "todo-app", clock=lambda: NOW)
+        panel = Panel(
+            lambda: engine,
+            "todo-app",
+            open_questions=lambda: Answers(*TREES),
+            assistance=assistance,
+            clock=lambda: NOW,
+        )
         panels.append(panel)
 
         async def prepare(pilot: Pilot[Departure]) -> None:
@@ -50,6 +62,8 @@ def look(snap_compare: Callable[..., bool]) -> Iterator[Look]:
             if waits_for:
                 await run.shows(waits_for)
             await run.press(*keys)
+            if then:
+                await run.shows(then)
 
         return snap_compare(panel, terminal_size=size, run_before=prepare)
 
@@ -100,7 +114,7 @@ def test_the_question_before_leaving_nothing_behind(look: Look, busy: Snapshot) 
 
 
 def test_extending_the_pools(look: Look, busy: Snapshot) -> None:
-    assert look(busy, "e", size=(110, 34), waits_for="14 passed")
+    assert look(busy, "e", size=(110, 34), waits_for="14 passed", then="free now")
 
 
 def test_help(look: Look, busy: Snapshot) -> None:
@@ -120,6 +134,35 @@ def test_the_backlog(look: Look, busy: Snapshot) -> None:
     assert look(busy, "F", "j", size=(120, 24))
 
 
+def test_the_ports(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "P", "j", size=(140, 36))
+
+
+def test_the_ports_on_a_small_terminal(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "P", size=(80, 24))
+
+
+def test_the_worktrees(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "W", "j", size=(120, 24), then="2 ticked")
+
+
+def test_a_message_to_an_agent(look: Look, busy: Snapshot) -> None:
+    keys = ("t", *"Use", "ctrl+j", *"sqlite")
+    assert look(busy, *keys, size=(110, 34), waits_for="14 passed")
+
+
+def test_the_assistant(look: Look, busy: Snapshot) -> None:
+    answer = (
+        ToolStart("1", "Grep", "EADDRINUSE in .autocoder/agents/a-0f33/log"),
+        Text("The web server of a-0f33 was started on 5175, but another program listens there: "),
+        Text("pid 31870, node, of user 1002.\n\nMove the agent to another pair with r."),
+    )
+    said = (Said(NOW - 60, "human", "What is left?"), Said(NOW - 50, "assistant", "17 features."))
+    assistance = ScriptedAssistance(*answer, said=said)
+    keys = ("j", "j", "a", *"why?", "enter")
+    assert look(busy, *keys, size=(110, 34), then="$0.42", assistance=assistance)
+
+
 def test_problems_only(look: Look, busy: Snapshot) -> None:
     assert look(busy, "exclamation_mark", size=(120, 32), waits_for="14 passed")
 
@@ -130,7 +173,8 @@ def test_marks_and_order(look: Look, busy: Snapshot) -> None:
 
 
 def test_a_typed_feature(look: Look, busy: Snapshot) -> None:
-    assert look(busy, "N", *"Fix", size=(110, 34), waits_for="14 passed")
+    keys = ("N", *"Fix")
+    assert look(busy, *keys, size=(110, 34), waits_for="14 passed", then="5014 and 5183")
 
 
 def test_a_recovery(look: Look, busy: Snapshot) -> None:
@@ -151,6 +195,18 @@ def test_a_terminal_that_is_too_small(look: Look, busy: Snapshot) -> None:
     assert look(busy, size=(40, 10))
 
 
+def a_tree(name: str, size: int, dirty: int = 0, **known: bool) -> WorktreeStatus:
+    known = {"merged": True, "in_use": False} | known
+    return WorktreeStatus(name, f"/w/{name}", f"feat/{name[-2:]}-of-it", size, dirty, **known)
+
+
+TREES = (
+    a_tree("a-0f3a", 48_210_000, in_use=True),
+    a_tree("a-0f3b", 31_400_000, 5, merged=False),
+    a_tree("a-0f3c", 29_800_000),
+    a_tree("a-0f3d", 30_100_000, merged=False),
+    a_tree("a-0f3e", 912_000_000),
+)
 LOG = """\
 \x1b[90m14:12:48\x1b[0m  \x1b[36mtool\x1b[0m  Edit  api/search.py
 \x1b[90m14:12:50\x1b[0m  \x1b[36mtool\x1b[0m  Bash  PORT=$AUTOCODER_API_PORT python -m api &

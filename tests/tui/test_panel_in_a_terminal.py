@@ -191,7 +191,7 @@ def test_the_panel_draws_and_leaves_inside_tmux(tmp_path: Path) -> None:
 def test_inside_gnu_screen_the_panel_is_whole_again_after_a_shell(tmp_path: Path) -> None:
     sockets = tmp_path / "s"
     sockets.mkdir(mode=0o700)
-    inside = [sys.executable, PROCESS, "shell", tmp_path]
+    inside = [sys.executable, str(PROCESS), "shell", str(tmp_path)]
     paths = {"PYTHONPATH": str(PROCESS.parent.parent), "SCREENDIR": str(sockets)}
     server = ["screen", "-c", os.devnull, "-S", "panel"]
     env = paths | {"TERM": "xterm-256color", "SHELL": "/bin/sh"}

@@ -29,9 +29,11 @@ async def test_backend_model_base_and_variants_are_chosen_field_by_field() -> No
 async def test_it_says_which_pairs_and_branch_one_gets_and_who_must_wait() -> None:
     async with driven(FLEET, questions=Answers()) as run:
         await run.press("N")
-        await run.shows("5014 and 5183, 5015 and 5184")
+        await run.shows("on 5014 and 5183")
         assert "from main to feat/49-fix-login" in run.screen
-        await run.press("shift+tab", "right", "right")
+        await run.press("shift+tab", "right")
+        await run.shows("5014 and 5183, 5015 and 5184")
+        await run.press("right")
         await run.shows("1 variant must wait for ports")
 
 

@@ -73,7 +73,7 @@ class AssistantScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield TextLines(id="title")
         yield Rule()
-        yield Pager(follow=True, id="said")
+        yield Pager(follow=True, hang=0, id="said")
         yield Rule()
         yield Writing(id="question", placeholder="ask")
         yield KeyBar()

@@ -16,7 +16,7 @@ from autocoder.core.models import Agent, Lease, Snapshot
 from autocoder.tui import keys, render_header, render_ports
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
-from autocoder.tui.pool_history import SAMPLES, STEP_S, PoolHistory
+from autocoder.tui.pool_history import STEP_S, PoolHistory
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.expand import ExpandScreen
 from autocoder.tui.widgets.key_bar import KeyBar
@@ -90,8 +90,7 @@ class PortsScreen(Screen[str | None]):
         )
         now = self._clock()
         past = [(role, self._history.of(role, now)) for role in roles]
-        minutes = round(SAMPLES * STEP_S / 60)
-        self.query_one("#history", TextLines).lines = (render_ports.history_line(past, minutes),)
+        self.query_one("#history", TextLines).lines = (render_ports.history_line(past, STEP_S),)
 
     def _show(self) -> None:
         if self._snapshot is not None:

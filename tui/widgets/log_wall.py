@@ -9,6 +9,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
@@ -61,8 +62,11 @@ class LogWall(Painted, can_focus=True):
     def watch_agents(self) -> None:
         self._arrange()
 
-    def watch_chosen(self) -> None:
-        self.refresh()
+    def watch_chosen(self, before: str, chosen: str) -> None:
+        for index, agent in enumerate(self._shown):
+            if agent.agent_id in (before, chosen):
+                top, _ = self._bounds[index // self._columns]
+                self.refresh(Region(0, top, self.size.width, 1))
 
     def on_resize(self, _event: events.Resize) -> None:
         self._arrange()

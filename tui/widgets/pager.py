@@ -24,10 +24,11 @@ class Pager(Painted, can_focus=True):
     lines: reactive[tuple[Line, ...]] = reactive((), init=False)
     top: reactive[int] = reactive(0)
 
-    def __init__(self, *, follow: bool = False, id: str | None = None) -> None:
+    def __init__(self, *, follow: bool = False, hang: int = 2, id: str | None = None) -> None:
         """`follow`: what is added at the end is shown, unless one has scrolled away from it."""
         super().__init__(id=id)
         self._follow = follow
+        self._hang = hang
         self._rows: list[Line] = []
 
     def validate_top(self, top: int) -> int:
@@ -46,7 +47,7 @@ class Pager(Painted, can_focus=True):
     def _lay_out(self) -> None:
         at_end = self._follow and self.top >= self._last
         width = self.size.width
-        self._rows = [row for line in self.lines for row in wrapped(line, width - 1)]
+        self._rows = [row for line in self.lines for row in wrapped(line, width - 1, self._hang)]
         self.top = self._last if at_end else self.top
         self.refresh()
 
