@@ -618,14 +618,18 @@ def test_events_come_back_oldest_first_from_where_one_left_off(store: ProjectSto
     assert (store.events(10)[0].agent_id, store.events(10)[0].feature_id) == ("a-1", 3)
 
 
-def test_only_the_newest_events_are_kept(store: ProjectStore) -> None:
-    store.add_event(Severity.INFO, "notice", "the oldest")
-    store.add_events([NewEvent(Severity.INFO, "notice", "later")] * (EVENTS_KEPT - 1))
-    assert store.events(EVENTS_KEPT + 1)[0].message == "the oldest"
-    last = store.add_event(Severity.INFO, "notice", "one more")
+def test_only_the_newest_events_are_kept(store: ProjectStore, path: Path) -> None:
+    oldest = store.add_event(Severity.INFO, "notice", "the oldest")
+    later = store.add_event(Severity.INFO, "notice", "later")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        # As if so many others had come in between.
+        numbers = (oldest + EVENTS_KEPT - 2, later)
+        connection.execute("UPDATE activity_events SET id = ? WHERE id = ?", numbers)
+    store.add_event(Severity.INFO, "notice", "one more")
+    assert store.events(10)[0].message == "the oldest"
+    store.add_events([NewEvent(Severity.INFO, "notice", "one too many")])
 
-    kept = store.events(EVENTS_KEPT + 1)
-    assert (kept[0].message, kept[-1].id, len(kept)) == ("later", last, EVENTS_KEPT)
+    assert [event.message for event in store.events(10)] == ["later", "one more", "one too many"]
 
 
 def test_a_setting_outlives_the_store(store: ProjectStore, path: Path) -> None:
