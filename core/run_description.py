@@ -5,7 +5,9 @@ orchestrator for anything afterwards, so both outlive it.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autocoder.core.backends.choice import (
@@ -40,12 +42,15 @@ def describe_run(
     start_commit: str,
     pools: tuple[PoolStatus, ...],
     goes_on_with: AgentRecord | None = None,
+    template: str = "",
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The agent's run as its worker reads it; afterwards its prompt, if any, is in its file.
 
     It runs the backend its record names, with its feature's own model if it has one.
     `goes_on_with` is an ended agent whose worktree it has taken over; with the same
-    backend its conversation is gone on with too.
+    backend its conversation is gone on with too. `template` with `more` values stands
+    in for what agents are told.
 
     Raises:
         OSError: the prompt cannot be written.
@@ -68,7 +73,7 @@ def describe_run(
     }
     if uses_prompt(settings):
         prompt = render_prompt(
-            prompt_of(settings),
+            template or prompt_of(settings),
             {
                 **values,
                 "feature_name": feature.name,
@@ -76,6 +81,7 @@ def describe_run(
                 "feature_steps": "\n".join(f"- {step}" for step in feature.steps),
                 "last_error": feature.last_error,
                 "base": base,
+                **more,
             },
             project_dir,
         )
