@@ -13,6 +13,7 @@ from autocoder.core.attached import Attached
 from autocoder.core.backends.choice import check_backend
 from autocoder.core.backlog import import_backlog
 from autocoder.core.control import Controlled, ControlServer, TcpWay, tcp_way, token_file
+from autocoder.core.demo import BASE as DEMO_BASE
 from autocoder.core.demo import make_demo_project
 from autocoder.core.engine import Engine
 from autocoder.core.errors import AutocoderError, ProjectError, ProjectLocked
@@ -171,7 +172,12 @@ def run_demo(show: Callable[[Path], int] | None, cli: Mapping[str, object]) -> i
     """Make a demo project and `show` it, or without a screen run it to its end; the exit code.
 
     The project stays where it was made, to be looked at.
+
+    Raises:
+        AutocoderError: settings are bad, or it cannot be made; there is none then.
     """
+    # What would be refused with the finished project is refused before there is one.
+    check_backend(load_settings(DEMO_BASE, environ=os.environ, cli=cli))
     sys.stderr.write("making a demo project: a todo app with a backlog of 12 features\n")
     project = make_demo()
     sys.stderr.write(f"it is in {project}; its agents are scripted: no model, no key\n")

@@ -113,3 +113,20 @@ def test_instant_features_of_any_repository_are_all_merged(
         text=True,
     )
     assert len(log.stdout.splitlines()) == 21
+
+
+def test_a_bad_setting_is_refused_before_there_is_a_demo(
+    tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "autocoder.tui", "demo"],
+        env=surroundings | {"AUTOCODER_PARALLEL": "many"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "AUTOCODER_PARALLEL" in done.stderr
+    assert list(tmp_path.iterdir()) == []
