@@ -63,6 +63,20 @@ def test_a_typed_task_becomes_a_feature_and_an_agent(desk: Desk) -> None:
     assert spawned["feature"] == "Sort the list"
 
 
+def test_worktrees_left_behind_are_listed_and_cleaned(desk: Desk) -> None:
+    second = str(desk.agents_json("spawn", "2")["agent_id"])
+    desk.run.wait_for(lambda s: s.agents[0].last_line == "at work")
+    (left,) = json.loads(desk.agents("clean", "--dry-run", "--json").out)
+    assert (left["agent_id"], left["in_use"], left["chosen"]) == (second, True, False)
+    ran = desk.agents("clean", second)
+    assert ran.code == 3, ran
+    assert f"{second}: its worktree was kept: an agent works in it" in ran.err
+    ran = desk.agents("clean", "--json")
+    assert ran.code == 0, ran
+    assert json.loads(ran.out) == {"removed": [], "kept": []}
+    assert desk.agents("clean", "a-none").code == 2
+
+
 def test_what_cannot_be_done_says_why(desk: Desk) -> None:
     for arguments, code, said in (
         (("spawn", "99"), 2, "99"),
@@ -70,6 +84,9 @@ def test_what_cannot_be_done_says_why(desk: Desk) -> None:
         (("kill", "a-none"), 2, "no agent 'a-none'"),
         (("recover", "a-none"), 2, "a-none"),
         (("spawn", "1", "--task", "both"), 2, "not both"),
+        (("spawn", "--variants", "3"), 2, "only a --task"),
+        (("spawn", "--task", "t", "--base", "nowhere"), 3, "no branch 'nowhere'"),
+        (("spawn", "--task", "t", "--backend", "none"), 3, "'none'"),
     ):
         ran = desk.agents(*arguments)
         assert said in ran.err, (arguments, ran)

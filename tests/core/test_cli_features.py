@@ -131,6 +131,32 @@ def test_a_blocked_feature_says_why_and_can_be_retried(project: Path) -> None:
     assert json.loads(again.out)["status"] == "PENDING"
 
 
+def test_a_feature_is_changed_switched_off_and_on(project: Path) -> None:
+    features(project, "add", "one", "--model", "large")
+    changed = features(
+        project, "update", "1", "--priority", "9", "--base", "main", "--step", "look", "--json"
+    )
+    feature = json.loads(changed.out)
+    assert (feature["priority"], feature["model"], feature["base"]) == (9, "large", "main")
+    assert (feature["name"], feature["steps"]) == ("one", ["look"])
+    assert not json.loads(features(project, "disable", "1", "--json").out)["enabled"]
+    assert "switched on" in features(project, "enable", "1").out
+
+
+def test_what_no_agent_could_run_is_refused_at_once(project: Path) -> None:
+    for wrong, said in (
+        (("--backend", "nonsense"), "nonsense"),
+        (("--base", "nowhere"), "no branch 'nowhere'"),
+    ):
+        ran = features(project, "add", "one", *wrong)
+        assert (ran.code, said in ran.err) == (2, True), ran
+    assert features(project, "list", "--json").out == "[]\n"
+    features(project, "add", "one")
+    ran = features(project, "update", "1")
+    assert (ran.code, "nothing to change" in ran.err) == (2, True)
+    assert features(project, "merge", "1").code == 3
+
+
 def test_what_cannot_be_retried_exits_3(project: Path) -> None:
     features(project, "add", "busy")
     store = ProjectStore(project / "agent_system.db")
