@@ -50,7 +50,7 @@ VERSION = 1
 READ_PATIENCE_S = 0.25
 """How long SQLite itself retries a read before the reader asks for a turn."""
 HURRY_S = 0.02
-"""How long a call waits for a ledger that has just been waited for in vain, ..."""
+"""How long a call waits for a ledger in which nobody wrote while another waited in vain, ..."""
 HURRY_FOR = 4.0
 """... for that many times its usual patience."""
 
@@ -306,12 +306,14 @@ class Ledger:
     @contextlib.contextmanager
     def _turn(self) -> Iterator[float]:
         """This process's turn at the file, and for how long SQLite may wait in it."""
-        began, patience_s = time.monotonic(), self._patience()
+        began, patience_s, before = time.monotonic(), self._patience(), _stamp(self.path)
         try:
             with self._turns.turn(patience_s):
                 yield max(HURRY_S, patience_s - (time.monotonic() - began))
         except DatabaseError as error:
-            if error.cause == "busy" and patience_s > HURRY_S:
+            # Where others wrote meanwhile there is a queue, in which the next call may be lucky.
+            stuck = error.cause == "busy" and _stamp(self.path) == before
+            if stuck and patience_s > HURRY_S:
                 self._hurry_until = time.monotonic() + HURRY_FOR * self._patience_s
             raise
         self._hurry_until = 0.0
@@ -481,18 +483,24 @@ class Ledger:
                 raise
 
     def _open_or_replace(self, *, lost: bool = False) -> None:
-        with contextlib.ExitStack() as stack:
-            # Without a turn (a folder that is read-only, a writer that hangs) reading is left.
-            with contextlib.suppress(DatabaseError):
-                stack.enter_context(self._turn())
-            try:
-                self._open(lost=lost)
-            except DatabaseError as error:
-                if error.cause != "damaged":
-                    raise
-                kept = set_aside(self.path, f"{self.path.stat().st_mtime_ns}-{os.getpid()}")
-                self._open(lost=True)
-                self._on_damage(error, kept)
+        try:
+            self._open(lost=lost)
+        except DatabaseError as error:
+            if error.cause != "damaged":
+                raise
+            with self._turn():
+                self._replace(lost=lost)
+
+    def _replace(self, *, lost: bool) -> None:
+        """Open it, or where it is still damaged begin anew; for one process at a time."""
+        try:
+            self._open(lost=lost)
+        except DatabaseError as error:
+            if error.cause != "damaged":
+                raise
+            kept = set_aside(self.path, f"{self.path.stat().st_mtime_ns}-{os.getpid()}")
+            self._open(lost=True)
+            self._on_damage(error, kept)
 
     def _open(self, *, lost: bool) -> None:
         engine = open_database(
