@@ -103,6 +103,12 @@ def worker(context: typer.Context) -> None:
     """Run one agent by hand, as `python agent_worker.py` does; `autocoder worker --help`."""
     from autocoder.core import agent_worker
 
+    if agent_worker.Arguments(context.args).backend != "scripted":
+        with guarded():
+            # SQL and the process libraries cost most of a second: not for a scripted one.
+            from autocoder.core.by_hand import describe_by_hand
+
+            describe_by_hand(context.args, os.environ)
     os.execv(  # noqa: S606
         sys.executable, [sys.executable, "-I", "-S", agent_worker.__file__, *context.args]
     )

@@ -1,15 +1,20 @@
+import json
+import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autocoder.core.by_hand import describe_by_hand
 from autocoder.core.errors import UsageError
 from autocoder.core.events import EventLog, Finished, Outcome, Started
 from autocoder.core.launcher import run_folder
 from autocoder.core.models import AgentState, Feature, PortPair
 from autocoder.core.run_description import describe_run
 from autocoder.core.settings import CommandBackend, LimitSettings, Settings
-from autocoder.core.store import AgentRecord
+from autocoder.core.store import AgentRecord, FeatureDraft, ProjectStore
+from support.repositories import make_repository
 
 FEATURE = Feature(7, "Search", "Find todos.", attempts=1, last_error="the tests failed")
 PAIR = PortPair(5004, 5177, 1)
@@ -139,3 +144,23 @@ def test_a_conversation_is_gone_on_with_by_the_same_backend_only(
     )
     assert run["resume_id"] == resumed
     assert described(tmp_path, Settings(backend="codex"))["resume_id"] == ""
+
+
+def test_a_worker_started_by_hand_is_told_what_the_orchestrator_would_have_told_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/bin:/bin")
+    project = make_repository(tmp_path / "todo")
+    with closing(ProjectStore(project / "agent_system.db")) as store:
+        store.add_features([FeatureDraft("Tags", "Typing narrows the list.")])
+    argv = (
+        *("--project-dir", str(project), "--worktree-path", str(project), "--agent-id", "hand-1"),
+        *("--feature-id", "1", "--backend", "codex", "--api-port", "9999", "--web-port", "4000"),
+    )
+    environ = {"AUTOCODER_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db"}
+    describe_by_hand([*argv, "--yolo", "--model", "gpt-4.1"], environ)
+    run = json.loads((run_folder(project, "hand-1") / "run.json").read_text())
+    assert run["model"] == "gpt-4.1"
+    assert run["mcp_servers"]["features"]["env"]["AUTOCODER_WEB_PORT"] == "4000"
+    assert "one feature, quickly" in prompt(run)
+    assert "Typing narrows the list." in prompt(run)
