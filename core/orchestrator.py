@@ -31,6 +31,7 @@ from autocoder.core.snapshots import Snapshots
 from autocoder.core.store import ProjectStore
 from autocoder.core.upkeep import Upkeep
 from autocoder.core.verify import Verifier
+from autocoder.core.watched_backlog import WatchedBacklog
 from autocoder.core.watching import Watching
 from autocoder.core.worktrees import Repository
 
@@ -115,6 +116,11 @@ class Orchestrator:
             allocator=allocator,
             notices=self._notices,
             admission=admission,
+        )
+        self._backlog = (
+            WatchedBacklog(project_dir / settings.backlog, store, self._notices)
+            if settings.backlog
+            else None
         )
         observer = Observer(kernel)
         self._watching = Watching(
@@ -213,6 +219,8 @@ class Orchestrator:
         self._orders.obey()
         self._fleet.advance()
         self._upkeep.merge_waiting()
+        if self._backlog is not None:
+            self._backlog.look()
         self._filling.fill()
         self._mend_ledger()
         self._watching.write_beats()

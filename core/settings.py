@@ -182,6 +182,9 @@ class Settings:
     model: str = option("", "model the backend uses; empty: the preset's")
     yolo: bool = option(False, "a shorter prompt, and no browser tests")
     base: str = option("", "branch that features start from and merge into; empty: the current one")
+    backlog: str = option(
+        "", "file of features that is read again whenever it changes, from the project's folder"
+    )
     merge: str = option(
         "auto", "merge finished branches by itself or on request", choices=("auto", "manual")
     )

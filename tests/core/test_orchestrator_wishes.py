@@ -135,3 +135,20 @@ def test_worktrees_are_removed_where_nothing_would_be_lost(project: Project) -> 
         True,
         True,
     ]
+
+
+def test_a_backlog_file_is_read_again_whenever_it_changes(project: Project) -> None:
+    file = project.dir / "backlog.yaml"
+    file.write_text("- name: One\n")
+    project.settings = replace(project.settings, backlog="backlog.yaml")
+    with running(project) as run:
+        run.wait(lambda s: [f.name for f in s.backlog] == ["One"])
+        file.write_text("- name: One\n- nam: Two\n")
+        run.notice("backlog", "backlog.yaml:2")
+        file.write_text("- name: One\n- name: Two\n  depends_on: [One]\n")
+        run.wait(lambda s: [f.name for f in s.backlog] == ["One", "Two"])
+        run.notice("1 feature from backlog.yaml: Two")
+        file.unlink()
+        run.notice("backlog.yaml cannot be read")
+
+    assert run.feature(2).depends_on == (1,)
