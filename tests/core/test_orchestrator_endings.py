@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,25 +88,25 @@ def pid_in(file: Path) -> int:
     return int(file.read_text())
 
 
-def test_a_killed_worker_is_noticed_within_a_second_and_all_of_it_ended(project: Project) -> None:
+def test_a_killed_worker_wakes_the_loop_and_all_of_it_is_ended(project: Project) -> None:
+    """No tick comes meanwhile: how fast that is, the benchmarks tell."""
+    project.settings = replace(project.settings, tick_s=600)
     (feature_id,) = project.add(STRAYS)
     with running(project) as run:
         agent = run.agent_of(feature_id)
         strays = [pid_in(Path(agent.worktree_path) / name) for name in ("marked", "bare")]
         assert agent.pid is not None
         os.kill(agent.pid, signal.SIGKILL)
-        began = time.monotonic()
         ended = run.agent_of(feature_id, "CRASHED")
-        noticed = time.monotonic() - began
 
-    assert noticed < 1
     assert "worker killed" in ended.reason
     assert 'last output: "working on' in ended.reason
     assert not any(map(is_alive, strays))
     project.assert_nothing_is_left_of(agent)
 
 
-def test_a_killed_worker_that_was_adopted_is_noticed_as_fast(project: Project) -> None:
+def test_a_killed_worker_that_was_adopted_wakes_the_loop_too(project: Project) -> None:
+    project.settings = replace(project.settings, tick_s=600)
     (feature_id,) = project.add(STRAYS)
     with running(project) as run:
         agent = run.agent_of(feature_id)
@@ -117,11 +116,8 @@ def test_a_killed_worker_that_was_adopted_is_noticed_as_fast(project: Project) -
             again.wait(lambda s: s.agents[0].processes >= 4)
             assert agent.pid is not None
             os.kill(agent.pid, signal.SIGKILL)
-            began = time.monotonic()
             again.agent_of(feature_id, "CRASHED")
-            noticed = time.monotonic() - began
 
-    assert noticed < 1
     assert not any(map(is_alive, strays))
 
 

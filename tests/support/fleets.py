@@ -30,6 +30,14 @@ AGENT = Path(__file__).with_name("agent_program.py")
 WAITS = "import signal; signal.pause()"
 
 
+TOLD = """
+import os, signal
+while not os.path.exists(f"{folder}/told"):
+    signal.sigtimedwait([], 0.02)
+"""
+"""Waits until `Project.tell_all`; the rest of the program follows."""
+
+
 class Project:
     """A repository with a backlog; every file of it below one folder of the test's."""
 
@@ -106,6 +114,10 @@ class Project:
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection:
             connection.execute(sql)
             connection.commit()
+
+    def tell_all(self) -> None:
+        """Let every agent go on that waits in `TOLD`."""
+        (self.programs / "told").touch()
 
     def commits(self) -> set[str]:
         """Subjects of base's commits."""
