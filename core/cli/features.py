@@ -21,6 +21,7 @@ from autocoder.core.cli.options import (
     opened,
 )
 from autocoder.core.cli.output import guarded, print_json, print_table, warn
+from autocoder.core.cli.plan import plan
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.logs import sanitise
 from autocoder.core.shapes import feature_json
@@ -39,6 +40,7 @@ features_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+features_app.command()(plan)
 FeatureArgument = Annotated[
     int, typer.Argument(metavar="ID", min=1, max=LARGEST, help="A number of `features list`.")
 ]
