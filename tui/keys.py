@@ -21,7 +21,7 @@ def _key(
     display: str = "",
     before_text: bool = False,
 ) -> Binding:
-    """`before_text`: it is no character of a text that is being written."""
+    """`before_text`: a text that is being written does not get it."""
     return Binding(
         key,
         action,
@@ -190,8 +190,8 @@ WALL: Final = (
     _key("wall.back", "escape,q,v", "back", "back", "Back", display="esc"),
 )
 WRITING: Final = (
-    _key("write.send", "enter", "send", "send", "Send what is typed", before_text=True),
-    _key("write.line", "ctrl+j", "new_line", "new line", "Begin another line", before_text=True),
+    _key("write.send", "enter", "send", "send", "Send what is typed"),
+    _key("write.line", "ctrl+j", "new_line", "new line", "Begin another line"),
     _key(
         "write.leave",
         "escape",
@@ -199,7 +199,6 @@ WRITING: Final = (
         "back",
         "End the answer under way, else leave",
         display="esc",
-        before_text=True,
     ),
 )
 SPAWNING: Final = (

@@ -88,5 +88,5 @@ class Answers:
             base=wish.base or "main",
             pairs=self.foreseen.pairs[: wish.variants],
             refusal=refusal or self.foreseen.refusal,
-            remedy=chosen.remedy,
+            remedy=chosen.remedy or self.foreseen.remedy,
         )

@@ -8,10 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from autocoder.core.assistant import Said
 from autocoder.core.commands import Command
 from autocoder.core.errors import ProjectLocked
-from autocoder.core.models import Feature, Notice, Severity
+from autocoder.core.events import Text, ToolStart
+from autocoder.core.models import Feature, Notice, Severity, WorktreeStatus
+from autocoder.core.questions import BackendChoice, SpawnForecast
 from autocoder.tui.__main__ import run_panel
+from support.answers import Answers
+from support.assistance import ScriptedAssistance
 from support.attacks import ATTACKS
 from support.fake_engine import RecordingEngine
 from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, the_leases
@@ -63,6 +68,24 @@ def hostile(folder: Path) -> Writing:
     return Writing(folder, hostile_one)
 
 
+def answering() -> tuple[Answers, ScriptedAssistance]:
+    """Worktrees, backends and a conversation that are hostile as well."""
+    bad_ones = list(ATTACKS.values())
+    trees = (
+        WorktreeStatus(bad, bad, bad, number, 0, merged=True, in_use=False)
+        for number, bad in enumerate(bad_ones)
+    )
+    choices = tuple(BackendChoice(bad, False, bad, bad) for bad in bad_ones)
+    bad = "".join(bad_ones)
+    forecast = SpawnForecast(choices, bad, bad, bad, bad, refusal=bad, remedy=bad)
+    said = tuple(Said(NOW, "assistant", each, each) for each in bad_ones)
+    events = [event for each in bad_ones for event in (Text(each), ToolStart("1", each, each))]
+    return (
+        Answers(*trees, forecast=forecast),
+        ScriptedAssistance(*events, Text("that was all"), said=said),
+    )
+
+
 def main(mode: str, folder: Path) -> int:
     if mode == "hostile":
         engine = hostile(folder)
@@ -75,7 +98,13 @@ def main(mode: str, folder: Path) -> int:
         engine = Writing(folder, error=ZeroDivisionError("a bug"))
     else:
         engine = Writing(folder, a_busy_project(folder))
-    return run_panel(lambda: engine, Path("/home/dev/todo-app"))
+    questions, assistance = answering() if mode == "hostile" else (None, None)
+    return run_panel(
+        lambda: engine,
+        Path("/home/dev/todo-app"),
+        open_questions=(lambda: questions) if questions else None,
+        assistance=assistance,
+    )
 
 
 if __name__ == "__main__":

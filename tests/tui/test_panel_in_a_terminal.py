@@ -31,6 +31,9 @@ VIEWS = (
     ("F", "backlog"),
     ("o", "urls"),
     ("N", "Spawn an agent on a new feature"),
+    ("W", "ticked"),
+    ("t", "Tell 1 agent"),
+    ("a", "about a-0f"),
 )
 
 
@@ -50,6 +53,11 @@ def test_nothing_an_agent_wrote_reaches_the_terminal_as_a_control_sequence(tmp_p
             terminal.press(key)
             terminal.wait_for(shown)
             leave(terminal, shown)
+        terminal.press("a")
+        terminal.wait_for("about a-0f")
+        terminal.press("why", "enter")
+        terminal.wait_for("that was all")
+        leave(terminal, "that was all")
         terminal.press(":")
         terminal.wait_for("Search for commands")
         terminal.press(*"Go to")
