@@ -12,8 +12,10 @@ from autocoder.core.commands import (
     KillAgent,
     MergeFeature,
     Pause,
+    ProbePort,
     RecoverAgent,
     RecoverAll,
+    ReleasePort,
     Resume,
     RetryFeature,
     SpawnAgent,
@@ -318,6 +320,23 @@ def test_a_pool_grows_while_agents_run(project: Project, ports: range) -> None:
         run.notice("pool api", "no port")
         run.submit(ExpandPool(Role.API, replace(api, start=ports[30], end=ports[32])))
         run.wait(lambda s: sum(a.state == "ACTIVE" for a in s.agents) == 2)
+
+
+def test_a_port_is_given_back_on_request_only_where_nobody_uses_it(
+    project: Project, ports: range
+) -> None:
+    with running(project) as run:
+        with listen(ports[0]):
+            (feature_id,) = project.add(WAITS)
+            run.submit(SpawnAgent(feature_id))
+            agent = run.agent_of(feature_id)
+            run.submit(ReleasePort(ports[0]))
+            run.notice(f"port {ports[0]} is still held by pid {os.getpid()}")
+            run.submit(ReleasePort(agent.api_port or 0))
+            run.notice(f"is held by {agent.agent_id} of {project.dir}, whose process")
+        run.submit(ProbePort(ports[0]))
+        run.notice(f"port {ports[0]} is free again")
+        run.wait(lambda s: ports[0] not in {lease.port for lease in s.leases})
 
 
 def test_all_agents_are_stopped_at_once_and_none_follows(project: Project) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from autocoder.core.models import Holder, LeaseState, Notice, PortRange
+from autocoder.core.models import Holder, LeaseState, Notice, PortPair, PortRange
 from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator, PortRules
 from autocoder.core.probe import Kernel
 from autocoder.core.settings import PortSettings
@@ -41,6 +41,14 @@ def open_ledger(
 
 def agent(number: int, pid: int | None = 100) -> Holder:
     return Holder(f"a-{number}", "/project", pid, None if pid is None else 101)
+
+
+def run_agent(allocator: PortAllocator, kernel: SimulatedKernel, pid: int = 200) -> PortPair:
+    """Lease for a-1, run its worker and let that bound the lease, as an orchestrator does."""
+    pair = allocator.lease(agent(1))
+    kernel.run(pid)
+    allocator.confirm(Holder("a-1", "/project", pid), pair.epoch)
+    return pair
 
 
 def state_of(allocator: PortAllocator, port: int) -> LeaseState | None:

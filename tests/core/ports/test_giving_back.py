@@ -15,7 +15,7 @@ from autocoder.core.models import (
 )
 from autocoder.core.probe import local_kernel
 from support.kernel import Clock, SimulatedKernel
-from support.ledgers import Make, agent, small, state_of, texts
+from support.ledgers import Make, agent, run_agent, small, state_of, texts
 from support.sockets import leave_time_wait, reserved_ports
 from support.waiting import wait_until
 
@@ -66,9 +66,7 @@ def test_ports_stay_releasing_while_the_worker_lives(
     make: Make, kernel: SimulatedKernel, clock: Clock
 ) -> None:
     allocator = make()
-    pair = allocator.lease(agent(1))
-    kernel.run(200)
-    allocator.confirm(Holder("a-1", "/project", 200), pair.epoch)
+    run_agent(allocator, kernel)
     kernel.bound |= {5000, 5173}
     allocator.release("a-1", "/project")
     clock.advance(100)
@@ -85,9 +83,7 @@ def test_a_worker_whose_life_is_unknown_keeps_its_ports(
     make: Make, kernel: SimulatedKernel, clock: Clock
 ) -> None:
     allocator = make()
-    pair = allocator.lease(agent(1))
-    kernel.run(200)
-    allocator.confirm(Holder("a-1", "/project", 200), pair.epoch)
+    run_agent(allocator, kernel)
     allocator.release("a-1", "/project")
     kernel.end(200)
     kernel.hidden.add(200)

@@ -18,7 +18,7 @@ from autocoder.core.models import (
 from autocoder.core.ports import BROWSER_BLOCKED, PortAllocator
 from autocoder.core.probe import HostIdentity, local_kernel
 from support.kernel import Clock, SimulatedKernel
-from support.ledgers import Make, agent, small, state_of, texts
+from support.ledgers import Make, agent, run_agent, small, state_of, texts
 from support.sockets import WAYS_TO_TAKE, lan_address, listen, reserved_ports
 
 
@@ -201,9 +201,7 @@ def test_confirming_lets_the_worker_bound_the_lease(
     make: Make, kernel: SimulatedKernel, clock: Clock
 ) -> None:
     allocator = make()
-    pair = allocator.lease(agent(1))
-    kernel.run(200)
-    allocator.confirm(Holder("a-1", "/project", 200), pair.epoch)
+    run_agent(allocator, kernel)
     assert {lease.pid for lease in allocator.leases()} == {200}
 
 
