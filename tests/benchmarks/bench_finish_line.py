@@ -50,7 +50,8 @@ def _verified(folder: Path) -> Iterator[Figure]:
         sys.exit("the user's checkout has changed")
     bare = FEATURES / AGENTS * TEST_S
     note = (
-        f"{FEATURES} features, {AGENTS} agents, a test of {TEST_S} s each; tests alone {bare:g} s"
+        f"{FEATURES} features, {AGENTS} agents, a test of {TEST_S} s each; tests alone {bare:g} s; "
+        f"{report.features_done} done, the user's dirty checkout byte for byte as before"
     )
     yield figure("verified backlog", report.seconds, "s", note=note)
     yield from _lag("verifying", lags, computed)
@@ -148,10 +149,10 @@ def _timed(engine: Orchestrator) -> tuple[list[float], list[float]]:
     computed: list[float] = []
     tick = engine.tick
 
-    def timed() -> None:
+    def timed() -> Snapshot:
         began, worked = time.monotonic(), time.thread_time()
         try:
-            tick()
+            return tick()
         finally:
             lags.append(time.monotonic() - began)
             computed.append(time.thread_time() - worked)
