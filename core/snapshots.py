@@ -35,6 +35,9 @@ SHOWN_BEAT_S = 2.0
 """Heartbeats are shown to this accuracy, so that a silent fleet is an equal snapshot."""
 
 
+UNSEEN = Observation()
+
+
 class Snapshots:
     """Changes nothing. Ended agents are read again only when one more has ended."""
 
@@ -71,6 +74,8 @@ class Snapshots:
         self._history: tuple[AgentRecord, ...] = ()
         self._ended: tuple[Agent, ...] = ()
         self._history_of: tuple[Tally, int] | None = None
+        self._shown: dict[str, tuple[tuple[object, ...], Agent]] = {}
+        """Live agents as they were shown last, and what that was made of."""
 
     def read(self) -> None:
         """Ask the databases what they say now.
@@ -88,9 +93,10 @@ class Snapshots:
     ) -> Snapshot:
         """What was read last, and the live agents as they are; touches no database."""
         live = tuple(
-            self._live_agent(agent, observations.get(agent.agent_id, Observation()))
+            self._live_agent(agent, observations.get(agent.agent_id, UNSEEN))
             for agent in self._fleet
         )
+        self._shown = {agent.agent_id: self._shown[agent.agent_id] for agent in live}
         return Snapshot(
             taken_at=self._now(),
             project=self._project_dir.name,
@@ -155,11 +161,21 @@ class Snapshots:
             self._history_of = history_of
 
     def _live_agent(self, live: LiveAgent, seen: Observation) -> Agent:
+        """The same agent as before while nothing about it has changed."""
         record = live.record
         step = {
             Stage.PREPARING: "git worktree add",
             Stage.CLOSING: self._verifier.step(live.agent_id) or "its end is settled",
         }.get(live.stage, "")
+        last_ping = None if live.last_beat is None else live.last_beat // SHOWN_BEAT_S
+        dirty_files = self._upkeep.dirty_files.get(record.agent_id, 0)
+        made_of = (
+            *(record, live.feature, live.stage, live.problem, seen),
+            *(live.worker and live.worker.pid, step, last_ping, dirty_files),
+        )
+        before = self._shown.get(record.agent_id)
+        if before is not None and before[0] == made_of:
+            return before[1]
         agent = Agent(
             agent_id=record.agent_id,
             state=record.state,
@@ -177,17 +193,17 @@ class Snapshots:
             cpu_percent=seen.cpu_percent,
             memory_bytes=seen.memory_bytes,
             processes=seen.processes,
-            dirty_files=self._upkeep.dirty_files.get(record.agent_id, 0),
+            dirty_files=dirty_files,
             started_at=record.started_at,
-            last_ping=(
-                None if live.last_beat is None else live.last_beat // SHOWN_BEAT_S * SHOWN_BEAT_S
-            ),
+            last_ping=None if last_ping is None else last_ping * SHOWN_BEAT_S,
             last_line=step or seen.last_line,
             log_path=record.log_path,
             model=live.feature.model,
             problem=live.problem or seen.problem,
         )
-        return with_progress(agent, seen.progress)
+        agent = with_progress(agent, seen.progress)
+        self._shown[record.agent_id] = made_of, agent
+        return agent
 
 
 def count_features(features: tuple[Feature, ...]) -> FeatureCounts:
