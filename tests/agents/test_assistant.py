@@ -1,8 +1,6 @@
 """The assistant with the real SDK against the stub: tools, the selected agent's ports, memory."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from autocoder.core.models import Agent, AgentState
 from autocoder.core.settings import Settings
 from autocoder.core.store import FeatureDraft, NewAgent, ProjectStore
 from support.agents import clean_environment
+from support.commands import autocoder
 from support.model_stub import Fail, Mcp, ModelStub, Say, Shell, Step
 from support.repositories import make_repository
 
@@ -124,19 +123,9 @@ async def test_a_wrong_key_is_said_and_not_called_an_answer(project: Path) -> No
 
 
 def test_the_command_line_prints_the_answer_and_fails_with_its_reason(project: Path) -> None:
-    def chat(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "autocoder.core.cli", "chat", "-C", str(project), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    done = chat("--agent", "a-0001", "Where is it? [script:ports]")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "It listens on its own ports."
-    assert "[mcp__features__ports_get]" in done.stdout
-    unknown = chat("--agent", "a-0009", "Well?")
-    assert unknown.returncode == 2
-    assert "a-0009" in unknown.stderr
+    told = autocoder("chat", "-C", project, "--agent", "a-0001", "Where is it? [script:ports]")
+    assert told.code == 0, told
+    assert told.out.splitlines()[-1] == "It listens on its own ports."
+    assert "[mcp__features__ports_get]" in told.out
+    unknown = autocoder("chat", "-C", project, "--agent", "a-0009", "Well?")
+    assert (unknown.code, "a-0009" in unknown.err) == (2, True)
