@@ -4,15 +4,19 @@ Each really binds what it was granted, so that two holders of one port are caugh
 the kernel, not by the ledger's word.
 """
 
-import contextlib
+import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from autocoder.core.errors import AutocoderError
 from autocoder.core.models import Holder, PortRange
@@ -50,32 +54,28 @@ def churn(
     ledger: Path, api: range, web: range, *, processes: int, leases: int, seconds: float
 ) -> ChurnResult:
     """Let `processes` lease `leases` pairs each from one ledger, at the same time."""
-    began = time.monotonic()
     bounds = [str(bound) for bound in (api.start, api.stop, web.start, web.stop)]
-    with contextlib.ExitStack() as stack:
-        children = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, __file__, str(ledger), *bounds, str(leases), f"holder-{n}"],
-                    env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for n in range(processes)
-        ]
+    with subprocess.Popen(
+        [sys.executable, __file__, str(ledger), *bounds, str(leases), str(processes)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as parent:
         try:
-            answers = [json.loads(child.communicate(timeout=seconds)[0]) for child in children]
+            told = parent.communicate(timeout=seconds)[0]
         finally:
-            for child in children:
-                child.kill()
+            if parent.poll() is None:
+                os.killpg(parent.pid, signal.SIGKILL)
+    answers = [json.loads(line) for line in told.splitlines() if line]
+    assert len(answers) == processes, "one of them broke off; its words are above"
     return ChurnResult(
         leases=sum(len(answer["lease_ms"]) for answer in answers),
         collisions=[text for answer in answers for text in answer["collisions"]],
         errors=[text for answer in answers for text in answer["errors"]],
         lease_ms=sorted(ms for answer in answers for ms in answer["lease_ms"]),
         release_ms=sorted(ms for answer in answers for ms in answer["release_ms"]),
-        seconds=time.monotonic() - began,
+        seconds=max(answer["seconds"] for answer in answers),
     )
 
 
@@ -84,6 +84,7 @@ def percentile(ordered: list[float], share: float) -> float:
 
 
 def _work(ledger: Path, api: range, web: range, leases: int, name: str) -> dict[str, object]:
+    started = time.monotonic()
     allocator = open_ledger(ledger, api, web)
     collisions, errors, lease_ms, release_ms = [], [], [], []
     for _ in range(leases):
@@ -110,11 +111,38 @@ def _work(ledger: Path, api: range, web: range, leases: int, name: str) -> dict[
         "errors": errors,
         "lease_ms": lease_ms,
         "release_ms": release_ms,
+        "seconds": time.monotonic() - started,
     }
 
 
+def _in_a_process(work: Callable[[], dict[str, object]]) -> TextIO:
+    """What will be told by a process that is forked now: imports are most of a short life."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        code = 1
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "w") as told:
+                json.dump(work(), told)
+            code = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    return os.fdopen(reading)
+
+
 if __name__ == "__main__":
-    path, *numbers, count, holder = sys.argv[1:]
-    first, last, web_first, web_last = map(int, numbers)
-    report = _work(Path(path), range(first, last), range(web_first, web_last), int(count), holder)
-    json.dump(report, sys.stdout)
+    path, *numbers = sys.argv[1:]
+    first, last, web_first, web_last, count, processes = map(int, numbers)
+    reports = [
+        _in_a_process(
+            functools.partial(
+                _work, Path(path), range(first, last), range(web_first, web_last), count, f"h-{n}"
+            )
+        )
+        for n in range(processes)
+    ]
+    for report in reports:
+        print(report.read())  # noqa: T201
