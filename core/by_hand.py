@@ -13,13 +13,12 @@ from autocoder.core.backends.choice import SCRIPTED
 from autocoder.core.composition import existing_folder
 from autocoder.core.errors import UsageError
 from autocoder.core.launcher import run_folder
-from autocoder.core.logs import log_path
-from autocoder.core.models import AgentState, Feature, PortPair
+from autocoder.core.models import Feature, PortPair
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import local_kernel
 from autocoder.core.run_description import describe_run
 from autocoder.core.settings import database_path, ledger_path, load_settings
-from autocoder.core.store import AgentRecord, ProjectStore
+from autocoder.core.store import NewAgent, ProjectStore
 from autocoder.core.worktrees import open_repository
 
 
@@ -63,25 +62,7 @@ def describe_by_hand(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         run = describe_run(
             project_dir=project_dir,
             settings=settings,
-            record=AgentRecord(
-                agent_id=args.agent_id,
-                state=AgentState.STARTING,
-                feature_id=args.feature_id,
-                feature=feature.name,
-                backend=args.backend,
-                branch="",
-                worktree_path=args.worktree_path,
-                log_path=str(log_path(project_dir, args.agent_id)),
-                api_port=args.api_port,
-                web_port=args.web_port,
-                epoch=0,
-                pid=None,
-                pid_start=None,
-                boot_id="",
-                create_time=None,
-                started_at=0.0,
-                last_ping=None,
-            ),
+            record=NewAgent(args.agent_id, args.api_port, args.web_port, 0, "", args.backend),
             feature=feature,
             pair=PortPair(args.api_port, args.web_port, 0),
             worktree=Path(args.worktree_path),

@@ -19,13 +19,13 @@ from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.events import Progress, last_progress
 from autocoder.core.launcher import LocalLauncher, WorkerProcess, WorkerSpec, run_folder
 from autocoder.core.logs import log_path
-from autocoder.core.models import AgentState, Feature, Holder, PortPair
+from autocoder.core.models import Feature, Holder, PortPair
 from autocoder.core.observer import last_logged
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel, local_kernel
 from autocoder.core.run_description import describe_run
 from autocoder.core.settings import Settings, database_path, ledger_path
-from autocoder.core.store import AgentRecord, ProjectStore
+from autocoder.core.store import NewAgent, ProjectStore
 from autocoder.core.worktrees import Repository, open_repository
 
 LARGEST_SPECIFICATION = 1 << 20
@@ -86,7 +86,9 @@ def propose_backlog(
             run = describe_run(
                 project_dir=project_dir,
                 settings=settings,
-                record=_record(plan, settings, pair, project_dir),
+                record=NewAgent(
+                    plan, pair.api_port, pair.web_port, pair.epoch, _branch(plan), settings.backend
+                ),
                 feature=Feature(0, "Plan the backlog"),
                 pair=pair,
                 worktree=worktree,
@@ -162,9 +164,13 @@ def _pair(
         allocator.release(plan, str(project_dir), epoch=pair.epoch)
 
 
+def _branch(plan: str) -> str:
+    return f"plan/{plan}"
+
+
 @contextlib.contextmanager
 def _worktree(repository: Repository, plan: str) -> Iterator[Path]:
-    branch = f"plan/{plan}"
+    branch = _branch(plan)
     path = repository.add(plan, branch, repository.base_commit())
     try:
         yield path
@@ -172,28 +178,6 @@ def _worktree(repository: Repository, plan: str) -> Iterator[Path]:
         repository.remove(path, force=True)
         # Measured against itself, the branch holds nothing that would be lost.
         repository.on(branch).delete_branch(branch)
-
-
-def _record(plan: str, settings: Settings, pair: PortPair, project_dir: Path) -> AgentRecord:
-    return AgentRecord(
-        agent_id=plan,
-        state=AgentState.STARTING,
-        feature_id=None,
-        feature="",
-        backend=settings.backend,
-        branch=f"plan/{plan}",
-        worktree_path="",
-        log_path=str(log_path(project_dir, plan)),
-        api_port=pair.api_port,
-        web_port=pair.web_port,
-        epoch=pair.epoch,
-        pid=None,
-        pid_start=None,
-        boot_id="",
-        create_time=None,
-        started_at=0.0,
-        last_ping=None,
-    )
 
 
 def _run(launcher: LocalLauncher, spec: WorkerSpec, say: Callable[[str], None], log: Path) -> None:

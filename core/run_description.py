@@ -25,7 +25,7 @@ from autocoder.core.mcp_servers import ServedAgent
 from autocoder.core.models import Feature, PoolStatus, PortPair
 from autocoder.core.prompts import render_prompt
 from autocoder.core.settings import Settings, database_path, ledger_path
-from autocoder.core.store import AgentRecord
+from autocoder.core.store import AgentRecord, NewAgent
 
 _CONVERSATION = re.compile(r"\w[\w.:-]{0,199}", re.ASCII)
 
@@ -34,14 +34,14 @@ def describe_run(
     *,
     project_dir: Path,
     settings: Settings,
-    record: AgentRecord,
+    record: AgentRecord | NewAgent,
     feature: Feature,
     pair: PortPair,
     worktree: Path,
     base: str,
     start_commit: str,
     pools: tuple[PoolStatus, ...],
-    goes_on_with: AgentRecord | None = None,
+    goes_on_with: AgentRecord | NewAgent | None = None,
     template: str = "",
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:

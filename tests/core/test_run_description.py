@@ -10,36 +10,18 @@ from autocoder.core.by_hand import describe_by_hand
 from autocoder.core.errors import UsageError
 from autocoder.core.events import EventLog, Finished, Outcome, Started
 from autocoder.core.launcher import run_folder
-from autocoder.core.models import AgentState, Feature, PortPair
+from autocoder.core.models import Feature, PortPair
 from autocoder.core.run_description import describe_run
 from autocoder.core.settings import CommandBackend, LimitSettings, Settings
-from autocoder.core.store import AgentRecord, FeatureDraft, ProjectStore
+from autocoder.core.store import FeatureDraft, NewAgent, ProjectStore
 from support.repositories import make_repository
 
 FEATURE = Feature(7, "Search", "Find todos.", attempts=1, last_error="the tests failed")
 PAIR = PortPair(5004, 5177, 1)
 
 
-def record(backend: str, agent_id: str = "a-0002") -> AgentRecord:
-    return AgentRecord(
-        agent_id=agent_id,
-        state=AgentState.STARTING,
-        feature_id=FEATURE.id,
-        feature=FEATURE.name,
-        backend=backend,
-        branch="feat/7-search",
-        worktree_path="",
-        log_path="",
-        api_port=PAIR.api_port,
-        web_port=PAIR.web_port,
-        epoch=PAIR.epoch,
-        pid=None,
-        pid_start=None,
-        boot_id="",
-        create_time=None,
-        started_at=0.0,
-        last_ping=None,
-    )
+def record(backend: str, agent_id: str = "a-0002") -> NewAgent:
+    return NewAgent(agent_id, PAIR.api_port, PAIR.web_port, PAIR.epoch, "feat/7-search", backend)
 
 
 @pytest.fixture(autouse=True)
