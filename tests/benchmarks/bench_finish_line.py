@@ -149,10 +149,10 @@ def _timed(engine: Orchestrator) -> tuple[list[float], list[float]]:
     computed: list[float] = []
     tick = engine.tick
 
-    def timed() -> Snapshot:
+    def timed() -> None:
         began, worked = time.monotonic(), time.thread_time()
         try:
-            return tick()
+            tick()
         finally:
             lags.append(time.monotonic() - began)
             computed.append(time.thread_time() - worked)

@@ -330,6 +330,20 @@ def test_a_pair_that_turns_out_to_be_taken_is_replaced(make: Make, kernel: Simul
     assert state_of(allocator, 5173) is LeaseState.COOLING
 
 
+def test_many_ports_that_others_have_are_told_of_in_one_notice(
+    make: Make, kernel: SimulatedKernel
+) -> None:
+    allocator = make()
+    kernel.run(666)
+    kernel.listening.update(dict.fromkeys(range(5000, 5012), 666))
+    pair = allocator.lease(agent(1))
+    (said,) = [text for text in texts(allocator.settle()) if "not leased until" in text]
+
+    assert pair.api_port == 5012
+    assert said.startswith("12 ports are held by other programs")
+    assert "5000 by pid 666" in said
+
+
 def test_a_replaced_pair_is_named_in_a_notice_and_its_lease_ends_when_it_would_have(
     make: Make, kernel: SimulatedKernel, clock: Clock
 ) -> None:
