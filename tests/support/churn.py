@@ -125,9 +125,9 @@ def _in_a_process(work: Callable[[], dict[str, object]]) -> TextIO:
             with os.fdopen(writing, "w") as told:
                 json.dump(work(), told)
             code = 0
-        except Exception:
-            traceback.print_exc()
         finally:
+            if code:
+                traceback.print_exc()
             os._exit(code)
     os.close(writing)
     return os.fdopen(reading)
