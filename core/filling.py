@@ -19,6 +19,10 @@ EXHAUSTED_S = 1.0
 """How long after a refused lease the ledger is asked again although its counts are the same."""
 
 
+LONGEST_S = 0.05
+"""After so long no further agent is started in one pass; the next pass follows at once."""
+
+
 class Filling:
     def __init__(
         self,
@@ -40,19 +44,26 @@ class Filling:
         self.paused = False
         """No agent starts by itself until a human says so."""
 
-    def fill(self) -> None:
-        """Start what was asked to be gone on with, then new agents until `parallel` live."""
+    def fill(self) -> bool:
+        """Start what was asked to be gone on with, then new agents until `parallel` live.
+
+        True where more could be started at once: a command that came in between goes first.
+        """
         self._stop_failing_alike()
+        began = time.monotonic()
         try:
             if not self._still_exhausted():
                 self._fleet.go_on()
             while not self.paused and len(self._fleet) < self._settings.parallel:
+                if time.monotonic() - began > LONGEST_S:
+                    return True
                 if self._admission.held or self._still_exhausted() or not self._start_next():
-                    return
+                    return False
         except PoolExhausted as error:
             until = time.monotonic() + EXHAUSTED_S
             self._exhausted = self._allocator.status().pools, until
             self._notices.stand(Severity.WARNING, f"pool {error.role}", error.said)
+        return False
 
     def _start_next(self) -> bool:
         """Whether one more may start. Raises `PoolExhausted` and `DatabaseError`."""

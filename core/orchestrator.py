@@ -221,7 +221,8 @@ class Orchestrator:
         self._upkeep.merge_waiting()
         if self._backlog is not None:
             self._backlog.look()
-        self._filling.fill()
+        if self._filling.fill():
+            self._wake()
         self._mend_ledger()
         self._watching.write_beats()
         self._finished = self._is_finished()
