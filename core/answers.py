@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from autocoder.core.backends.choice import availability, model_of
 from autocoder.core.commands import SpawnAgent
 from autocoder.core.errors import GitError, UsageError
@@ -68,7 +66,7 @@ class LocalAnswers:
         repository = self._repository_of(agent)
         return Details(
             processes=processes,
-            environment=_environment(processes),
+            environment=_environment(self._kernel, processes),
             facts=_facts(folder / "exit.json"),
             changed_paths=repository.changed_paths(agent.branch)
             if agent.branch and repository.commits_ahead(agent.branch)
@@ -215,15 +213,12 @@ class LocalAnswers:
             yield from self._tree(table, child, depth + 1)
 
 
-def _environment(processes: tuple[ProcessLine, ...]) -> tuple[tuple[str, str], ...]:
+def _environment(kernel: Kernel, processes: tuple[ProcessLine, ...]) -> tuple[tuple[str, str], ...]:
     # The worker's own environment is ours; what counts is what its backend was given.
     backend = next((process for process in processes if process.depth == 1), None)
     if backend is None:
         return ()
-    try:
-        variables = psutil.Process(backend.pid).environ()
-    except (psutil.Error, OSError):
-        return ()
+    variables = kernel.environment(backend.pid)
     return tuple((name, _safe_value(name, variables[name])) for name in sorted(variables))
 
 

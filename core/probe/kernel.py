@@ -111,6 +111,9 @@ class Kernel(Protocol):
     def command_line(self, pid: int) -> tuple[str, ...]:
         """Arguments as the process shows them; empty when there is none or it is hidden."""
 
+    def environment(self, pid: int) -> Mapping[str, str]:
+        """What the process was started with; empty when there is none or it is hidden."""
+
 
 def descendants(processes: Mapping[int, Process], root_pid: int) -> set[int]:
     """Pids of children, grandchildren and so on, `root_pid` itself left out."""

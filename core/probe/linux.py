@@ -119,6 +119,10 @@ class LinuxKernel(BindProbe):
         raw = _read(f"/proc/{pid}/cmdline").rstrip(b"\0")
         return tuple(raw.decode("utf-8", "replace").split("\0")) if raw else ()
 
+    def environment(self, pid: int) -> Mapping[str, str]:
+        entries = _read(f"/proc/{pid}/environ").decode("utf-8", "replace").split("\0")
+        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
     def _with_owners(self, uids: Mapping[int, int]) -> dict[int, _Owner | None]:
         """An owner for each inode; all of /proc is read only when one of them is new or moved."""
         known: dict[int, _Owner | None] = {}

@@ -82,6 +82,12 @@ class PortableKernel(BindProbe):
         except psutil.Error:
             return ()
 
+    def environment(self, pid: int) -> Mapping[str, str]:
+        try:
+            return psutil.Process(pid).environ()
+        except (psutil.Error, OSError):
+            return {}
+
 
 def _start(process: psutil.Process) -> int:
     return round(process.create_time() * TICKS_PER_SECOND)

@@ -257,3 +257,11 @@ def test_what_a_process_calls_itself_is_one_printable_clipped_line() -> None:
     line = one_line(("evil\x1b]0;owned\x07\n", "‮txt", "x" * 5000))
     assert line.isprintable()
     assert len(line) <= 200
+
+
+@pytest.mark.parametrize("kernel", [LinuxKernel(), PortableKernel()], ids=["linux", "portable"])
+def test_a_process_shows_what_it_was_started_with(kernel: Kernel) -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, env={"A": "1=2", "B": ""}) as child:
+        wait_until(lambda: kernel.command_line(child.pid) == ("/bin/cat",))
+        assert kernel.environment(child.pid) == {"A": "1=2", "B": ""}
+    assert kernel.environment(child.pid) == {}

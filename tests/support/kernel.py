@@ -57,6 +57,9 @@ class SimulatedKernel:
     def command_line(self, pid: int) -> tuple[str, ...]:
         return self.commands.get(pid, ())
 
+    def environment(self, pid: int) -> Mapping[str, str]:
+        return {}
+
     def run(self, pid: int, *command: str, parent: int = 1) -> None:
         """Let a process live, newer than all before it."""
         self.alive[pid] = max(self.alive.values(), default=100) + 1
