@@ -22,14 +22,15 @@ from autocoder.tui.app import Departure, Panel
 from autocoder.tui.render_agents import problems
 
 FOLDER = Path(__file__).resolve().parent.parent / "screenshots"
-WIDE, SMALL = (140, 40), (80, 24)
+WIDE, PHONE = (140, 40), (60, 32)
 PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "problems": (WIDE, ("exclamation_mark",)),
+    "recover": ((120, 34), ("R",)),
     "overview": (WIDE, ("g", "j")),
     "ports": ((130, 30), ("P",)),
     "wall": ((160, 44), ("v",)),
     "kill": ((120, 34), ("g", "X")),
-    "small": (SMALL, ("g",)),
+    "phone": (PHONE, ("g",)),
 }
 """Size and keys of each."""
 
@@ -49,6 +50,14 @@ def troubled(snapshot: Snapshot | None) -> bool:
     return snapshot is not None and len(problems(snapshot)) >= 2
 
 
+def recoverable(snapshot: Snapshot | None) -> bool:
+    """An agent has crashed, and nobody has gone on with its work yet."""
+    return snapshot is not None and bool(snapshot.recovery)
+
+
+WORTH = {"problems": troubled, "recover": recoverable}
+
+
 async def until(pilot: Pilot[Departure], condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -62,7 +71,7 @@ async def take(names: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="autocoder-screenshots-") as home:
         os.environ["AUTOCODER_LEDGER_URL"] = f"sqlite:///{home}/ledger.db"
         project = make_demo(Path(home))
-        cli = {"parallel": 6, "scripted.step_s": 0.8, "limits.retry_s": 6}
+        cli = {"parallel": 6, "scripted.step_s": 0.8, "limits.retry_s": 8}
         settings = load_settings(project, environ=os.environ, cli=cli)
         panel = Panel(
             lambda: open_engine(project, settings),
@@ -82,7 +91,7 @@ async def take(names: list[str]) -> None:
 
 
 async def take_one(panel: Panel, pilot: Pilot[Departure], name: str) -> None:
-    wanted = troubled if name == "problems" else busy
+    wanted = WORTH.get(name, busy)
     if not await until(pilot, lambda: wanted(panel.snapshot), 60):
         sys.exit(f"the demo had nothing to show for {name} within a minute")
     size, keys = PICTURES[name]

@@ -84,7 +84,7 @@ def _text(value: Callable[[Agent], str]) -> Callable[[Agent, float], Line]:
 AGENT_COLUMNS: tuple[Column[Agent], ...] = (
     Column("state", "state", _state, 10, order=_gravity),
     Column("agent", "agent", _text(lambda agent: agent.agent_id), 6, 12, natural=True),
-    Column("feature", "feature", _text(lambda agent: agent.feature), 10, 30),
+    Column("feature", "feature", _text(lambda agent: agent.feature), 10, 30, worth=8),
     Column("backend", "backend", _text(lambda agent: agent.backend), 8, worth=2),
     Column("worktree", "worktree", _worktree, 8, 18, natural=True),
     Column(

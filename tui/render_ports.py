@@ -85,7 +85,7 @@ def lease_columns(
 
     return (
         Column("port", "  port", port, 7, order=lambda lease: lease.port),
-        Column("role", "role", lambda lease, _: ((lease.role.value, Tone.DIM),), 4),
+        Column("role", "role", lambda lease, _: ((lease.role.value, Tone.DIM),), 4, worth=5),
         Column("state", "state", state, 15),
         Column(
             "holder",
@@ -97,7 +97,9 @@ def lease_columns(
             order=lambda lease: lease.holder or None,
         ),
         Column("listener", "listener", listener, 16, 44),
-        Column("since", "since", since, 5, right=True, order=lambda lease: lease.changed_at),
+        Column(
+            "since", "since", since, 5, worth=6, right=True, order=lambda lease: lease.changed_at
+        ),
         Column(
             "epoch",
             "epoch",

@@ -321,3 +321,12 @@ async def test_every_empty_grid_says_why_and_what_next() -> None:
         await run.shows("No agents")
         await run.publish(a_snapshot(features=FeatureCounts(total=2, done=2)))
         await run.shows("All features are done")
+
+
+async def test_the_narrowest_screen_keeps_state_agent_worktree_pid_and_both_ports() -> None:
+    busy = a_busy_project()
+    async with driven(busy, size=(60, 32)) as run:
+        await run.shows("a-0f38")
+        row = next(line for line in run.screen.splitlines() if " a-0f38 " in line)
+        for said in ("● active", "…/a-0f38", "48288", "5007 ●", "5180 ●"):
+            assert said in row

@@ -212,6 +212,9 @@ class Table(Painted, Generic[Row], can_focus=True):
             for column in self.columns
         ]
         layout = columns_for(columns, room, len(GAP))
+        if sum(width + len(GAP) for _, width in layout) - len(GAP) > room:
+            # Too narrow even for what must stay: then as little of each as can be read.
+            layout = columns_for(self.columns, room, len(GAP))
         if layout != self._layout:
             self._layout = layout
             self.refresh()
