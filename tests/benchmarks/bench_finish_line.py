@@ -5,8 +5,6 @@ waits at most that long.
 """
 
 import hashlib
-import http.client
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from autocoder.core.client import connect
 from autocoder.core.composition import open_engine
 from autocoder.core.control import Controlled, ControlServer
 from autocoder.core.models import Snapshot
@@ -25,6 +22,7 @@ from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.settings import Settings, load_settings
 from autocoder.core.store import FeatureDraft, ProjectStore
 from support.figures import Figure, figure
+from support.flood import flood
 
 FEATURES, AGENTS, TEST_S = 20, 5, 2
 PER_SECOND = 200
@@ -71,50 +69,21 @@ def _flooded(folder: Path) -> Iterator[Figure]:
     running = threading.Thread(target=controlled.run, args=(publish,))
     running.start()
     try:
-        flood = subprocess.run(
-            [sys.executable, __file__, str(project)],
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        )
+        told = flood(project, PER_SECOND, FLOOD_S)
         finished = done.wait(60)
     finally:
         controlled.stop()
         running.join()
-    told = json.loads(flood.stdout)
-    if not finished or told["failed"]:
+    if not finished or set(told.statuses) != {"200"}:
         sys.exit(f"the backlog was not done, or requests failed: {told}")
-    note = (
-        f"{told['rate']:.0f} requests/s for {FLOOD_S:g} s over the socket; backlog done meanwhile"
-    )
-    yield figure("API flood, answer p99", 1000 * told["p99"], "ms", note=note)
+    note = f"{told.rate:.0f} requests/s for {FLOOD_S:g} s over the socket; backlog done meanwhile"
+    yield figure("API flood, answer p99", 1000 * told.p99, "ms", note=note)
     yield from _lag("flooded", lags, computed)
 
 
 def _lag(doing: str, lags: list[float], computed: list[float]) -> Iterator[Figure]:
     note = f"of which computing {1000 * _p99(computed):.0f} ms; {len(lags)} passes"
     yield figure(f"loop lag p99 while {doing}", 1000 * _p99(lags), "ms", at_most=250, note=note)
-
-
-def _flood(project: Path) -> None:
-    """Ask at a steady rate over one connection, from a process of its own."""
-    paths = ("/api/status", "/api/agents", "/api/features", "/api/ports")
-    latencies, failed = [], 0
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = connect(project, 60)
-    with closing(connection):
-        began = time.monotonic()
-        for number in range(int(PER_SECOND * FLOOD_S)):
-            time.sleep(max(0.0, began + number / PER_SECOND - time.monotonic()))
-            asked = time.monotonic()
-            connection.request("GET", paths[number % len(paths)])
-            response = connection.getresponse()
-            response.read()
-            latencies.append(time.monotonic() - asked)
-            failed += response.status != 200
-        rate = len(latencies) / (time.monotonic() - began)
-    sys.stdout.write(json.dumps({"p99": _p99(latencies), "failed": failed, "rate": rate}))
 
 
 def _project(folder: Path, command: str) -> tuple[Path, Settings]:
@@ -175,7 +144,3 @@ def _checkout(project: Path) -> str:
 
 def _p99(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.99)] if values else 0.0
-
-
-if __name__ == "__main__":
-    _flood(Path(sys.argv[1]))

@@ -24,6 +24,7 @@ from autocoder.core.client import SOCKET, Client, NoOrchestrator, connect
 from autocoder.core.control import TcpWay, api_token, tcp_way
 from autocoder.core.errors import UsageError
 from autocoder.core.settings import load_settings
+from support.flood import flood
 from support.projects import COMMITS, Project, Running
 from support.waiting import wait_until
 
@@ -568,3 +569,17 @@ def test_where_no_orchestrator_runs_the_client_says_so(tmp_path: Path, ports: ra
     with pytest.raises(NoOrchestrator):
         Client(project.folder).ask("GET", "/api/agents")
     assert os.path.lexists(project.folder / SOCKET)
+
+
+def test_a_burst_of_requests_is_answered_while_the_backlog_is_worked_on(
+    tmp_path: Path, ports: range
+) -> None:
+    project = Project(tmp_path, ports, COMMITS, features=3)
+    run = Running(project.open_served(parallel=3))
+    try:
+        run.wait_for(lambda _: True)
+        told = flood(project.folder, per_second=200, seconds=1)
+        run.wait_for(lambda s: s.features.done == 3)
+    finally:
+        run.stop()
+    assert told.statuses == {"200": 200}
