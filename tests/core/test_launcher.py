@@ -81,7 +81,7 @@ def test_a_started_worker_shows_its_ports_in_the_process_table(
 
     shown = wait_until(Path(f"/proc/{worker.pid}/cmdline").read_text)
     arguments = shown.split("\0")
-    assert Path(arguments[3]).name == "agent_worker.py"
+    assert any(Path(argument).name == "agent_worker.py" for argument in arguments)
     assert arguments[arguments.index("--api-port") + 1] == str(pair[0])
     assert arguments[arguments.index("--web-port") + 1] == str(pair[1])
 
