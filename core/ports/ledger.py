@@ -519,13 +519,14 @@ class Ledger:
             if lost or not fits:
                 with self._transaction(self._patience_s) as connection:
                     self._begin_anew(connection, lost=lost)
+            *inode, self._written_at = _stamp(self.path)
+            with translated(self.path):
+                self._written_version = _data_version(self._writer)
         except DatabaseError:
             engine.dispose()
             raise
         self._openings += 1
-        *inode, self._written_at = _stamp(self.path)
         self._inode = tuple(inode)
-        self._written_version = _data_version(self._writer)
         self._read_at = None
 
     def _begin_anew(self, connection: Connection, *, lost: bool) -> None:
@@ -547,6 +548,7 @@ class Ledger:
     def _reopen(self) -> None:
         """Open what is at the path now; the caller is the only writer of this process."""
         with self._reading:
+            self._inode = ()  # where it cannot be opened now, the next call tries again
             self._release_connections()
             self._engine.dispose()
             self._open_or_replace(lost=True)

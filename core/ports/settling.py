@@ -99,16 +99,20 @@ class Settling:
         return [other for other in rows if (other.epoch, other.state) == (row.epoch, row.state)]
 
     def _refuse_living(self, row: LeaseRow) -> None:
-        if self.host.liveness(row) is Liveness.DEAD:
+        liveness = self.host.liveness(row)
+        let_go = row.state == LeaseState.RELEASING and self.host.holder_gone(row)
+        if let_go or liveness is Liveness.DEAD:
             return
         of = f" of {row.project}" if row.project else ""
+        held = f"port {row.port} is held by {row.holder}{of}"
         if row.pid is None:
             raise RefusedError(
-                f"port {row.port} is held by {row.holder}{of}, which names no process",
+                f"{held}, which names no process",
                 f"Give it back by name: `autocoder ports release {row.holder}`.",
             )
+        lives = "lives" if liveness is Liveness.ALIVE else "may live"
         raise RefusedError(
-            f"port {row.port} is held by {row.holder}{of}, whose process {row.pid} lives",
+            f"{held}, whose process {row.pid} {lives}",
             f"Stop it first: `autocoder agents stop {row.holder}`." if of else "End it first.",
         )
 

@@ -26,6 +26,7 @@ def open_ledger(
     *,
     now: Callable[[], float] | None = None,
     rules: PortRules | None = RULES,
+    patience_s: float = 10,
     **settings: object,
 ) -> PortAllocator:
     """On a kernel and a clock of its own unless told; `rules` None: this host's."""
@@ -36,6 +37,7 @@ def open_ledger(
         kernel=kernel or SimulatedKernel(),
         now=now or Clock(),
         rules=rules,
+        patience_s=patience_s,
     )
 
 

@@ -131,6 +131,24 @@ def test_a_file_that_was_only_touched_keeps_its_leases(path: Path, kernel: Simul
     allocator.close()
 
 
+def test_a_file_that_is_locked_while_it_has_to_be_opened_anew_is_opened_later(
+    path: Path, kernel: SimulatedKernel
+) -> None:
+    allocator = open_ledger(path, kernel, patience_s=0.05)
+    before = allocator.leases()
+    restored = Path(shutil.copy(path, path.with_name("restored.db")))
+    with contextlib.closing(sqlite3.connect(restored)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        restored.replace(path)
+        with pytest.raises(DatabaseError, match="is locked by another program"):
+            allocator.lease(Holder("late", "/project"))
+        with pytest.raises(DatabaseError):
+            allocator.leases()
+    assert allocator.leases() == before
+    allocator.lease(Holder("late", "/project"))
+    allocator.close()
+
+
 def test_a_ledger_that_vanishes_while_it_is_open_is_begun_anew(
     path: Path, kernel: SimulatedKernel
 ) -> None:

@@ -264,7 +264,10 @@ def test_a_port_whose_holder_may_live_is_not_given_back_when_asked(
     if hidden:
         kernel.hidden.add(200)
     before = allocator.leases()
-    with pytest.raises(RefusedError, match="5000 is held by a-1 of /project, whose process 200"):
+    words = "5000 is held by a-1 of /project, whose process 200 " + (
+        "may live" if hidden else "lives"
+    )
+    with pytest.raises(RefusedError, match=words):
         allocator.release_port(5000)
     assert allocator.leases() == before
 
@@ -275,6 +278,20 @@ def test_a_script_without_a_process_gives_back_by_name_alone(make: Make) -> None
     with pytest.raises(RefusedError, match="held by script, which names no process") as refusal:
         allocator.release_port(5000)
     assert "release script" in refusal.value.hint
+
+
+def test_what_a_script_without_a_process_gave_back_may_be_asked_for(
+    make: Make, kernel: SimulatedKernel
+) -> None:
+    allocator = make()
+    kernel.bound.add(5000)
+    allocator.lease(Holder("script"), ttl_s=60)
+    kernel.bound.add(5001)
+    allocator.release("script", "")
+    assert state_of(allocator, 5001) is LeaseState.RELEASING
+    kernel.bound.clear()
+    assert allocator.release_port(5001) == (5001, 5173)
+    assert state_of(allocator, 5001) is LeaseState.COOLING
 
 
 def test_a_quarantine_ends_when_asked_once_the_port_is_free(
