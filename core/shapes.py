@@ -25,6 +25,12 @@ def agent_json(agent: Agent) -> dict[str, Any]:
         "ended_at": agent.ended_at,
         "reason": agent.reason,
         "problem": agent.problem,
+        "model": agent.model,
+        "iteration": agent.iteration,
+        "last_tool": agent.last_tool,
+        "tokens": agent.tokens,
+        "cost_usd": agent.cost_usd,
+        "retrying": agent.retrying,
     }
 
 

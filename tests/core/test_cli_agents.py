@@ -141,7 +141,7 @@ def test_logs_shows_the_last_lines_and_no_control_sequence(tmp_path: Path, ports
     project = Project(tmp_path, ports, HOSTILE)
     with running(project.open(parallel=1)) as run:
         agent_id = run.wait_for(lambda s: s.agents and not s.agents[-1].live).agents[-1].agent_id
-    ran = autocoder("agents", "logs", agent_id, "-C", project.folder, "-n", "4")
+    ran = autocoder("agents", "logs", agent_id, "-C", project.folder, "-n", "5")
     assert ran.code == 0
     assert [line for line in ran.out.splitlines() if "autocoder:" not in line] == [
         "one",

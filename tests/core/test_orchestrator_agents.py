@@ -106,6 +106,8 @@ def test_messages_come_by_the_command_line_and_by_rest(tmp_path: Path, ports: ra
         run.wait_for(lambda _: True)
         client.ask("POST", "/api/agents", {"feature_id": 1})
         agent = run.wait_for(lambda s: s.agents and s.agents[0].tokens).agents[0]
+        (listed,) = client.ask("GET", "/api/agents")
+        assert (listed["tokens"], listed["last_tool"]) == (1234, "shell")
         path = f"/api/agents/{agent.agent_id}/tell"
         with pytest.raises(AutocoderError, match="text"):
             client.ask("POST", path, {"text": "  "})
