@@ -20,7 +20,7 @@ def feature_key(feature: Feature) -> str:
 
 def _status(feature: Feature, now: float) -> Line:
     glyph, word, tone = STATUS[feature.status]
-    if not feature.enabled:
+    if not feature.enabled and feature.status is FeatureStatus.PENDING:
         return (("‖ off", Tone.DIM),)
     if feature.status is FeatureStatus.DONE and feature.review_status == "READY_FOR_VERIFICATION":
         return (("⇡ to merge", Tone.ACCENT),)

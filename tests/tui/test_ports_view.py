@@ -1,9 +1,11 @@
 """Claims about the ports view: what it does to a port, and how full the pools have been."""
 
+from dataclasses import replace
+
 import pytest
 
 from autocoder.core.commands import ProbePort, ReleasePort
-from autocoder.core.models import Role
+from autocoder.core.models import Notice, Role, Severity
 from autocoder.tui.pool_history import SAMPLES, STEP_S, PoolHistory
 from autocoder.tui.render_ports import history_line
 from autocoder.tui.spans import plain
@@ -66,3 +68,14 @@ def test_time_without_a_snapshot_is_filled_in_and_the_oldest_falls_away() -> Non
 @pytest.mark.parametrize(("percent", "block"), [(0, " "), (1, "▁"), (50, "▄"), (100, "█")])
 def test_a_pool_with_anything_leased_is_never_drawn_as_empty(percent: int, block: str) -> None:
     assert f"api {block} {percent}%" in plain(history_line([(Role.API, (percent,))], STEP_S))
+
+
+async def test_a_refusal_is_said_where_the_key_was_pressed_and_old_notices_are_not() -> None:
+    busy = a_busy_project()
+    async with driven(busy, size=(140, 48)) as run:
+        await run.press("P")
+        await run.shows("ports of")
+        assert "r recovers it" not in run.screen
+        refused = Notice(9, NOW, Severity.WARNING, "port 5000", "its holder lives")
+        await run.publish(replace(busy, notices=(*busy.notices, refused)))
+        await run.shows("port 5000  its holder lives")

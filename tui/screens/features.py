@@ -22,6 +22,7 @@ from autocoder.tui.palette import Tone
 from autocoder.tui.screens.sheet import SheetScreen
 from autocoder.tui.spans import counted
 from autocoder.tui.widgets.key_bar import KeyBar
+from autocoder.tui.widgets.notice_line import NoticeLine
 from autocoder.tui.widgets.painted import TextLines
 from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
@@ -49,6 +50,7 @@ class FeaturesScreen(Screen[None]):
             id="features",
         )
         yield Rule()
+        yield NoticeLine(self._clock, only_new=True)
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -62,6 +64,7 @@ class FeaturesScreen(Screen[None]):
     def _on_snapshot(self, snapshot: Snapshot | None) -> None:
         if snapshot is None:
             return
+        self.query_one(NoticeLine).snapshot = snapshot
         self._backlog = snapshot.backlog
         self.table.show(snapshot.backlog)
         self.query_one("#title", TextLines).lines = (

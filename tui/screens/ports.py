@@ -20,6 +20,7 @@ from autocoder.tui.pool_history import STEP_S, PoolHistory
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.screens.expand import ExpandScreen
 from autocoder.tui.widgets.key_bar import KeyBar
+from autocoder.tui.widgets.notice_line import NoticeLine
 from autocoder.tui.widgets.painted import TextLines
 from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
@@ -56,6 +57,7 @@ class PortsScreen(Screen[str | None]):
             id="leases",
         )
         yield Rule()
+        yield NoticeLine(self._clock, only_new=True)
         with Horizontal(id="filter"):
             yield TextLines(id="filter-label")
             yield Input(id="filter-input", compact=True)
@@ -74,6 +76,7 @@ class PortsScreen(Screen[str | None]):
         if snapshot is None:
             return
         self._snapshot = snapshot
+        self.query_one(NoticeLine).snapshot = snapshot
         self._holders = {agent.agent_id: agent for agent in snapshot.agents if agent.live}
         host = os.uname().nodename
         self.query_one("#title", TextLines).lines = (render_ports.ports_title(snapshot, host),)

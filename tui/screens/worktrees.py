@@ -24,6 +24,7 @@ from autocoder.tui.render_answers import error_page
 from autocoder.tui.screens.confirm import ConfirmScreen, Question
 from autocoder.tui.spans import counted
 from autocoder.tui.widgets.key_bar import KeyBar
+from autocoder.tui.widgets.notice_line import NoticeLine
 from autocoder.tui.widgets.painted import TextLines
 from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
@@ -53,7 +54,7 @@ class WorktreesScreen(Screen[None]):
             id="worktrees",
         )
         yield Rule()
-        yield TextLines(id="word")
+        yield NoticeLine(self._clock, only_new=True)
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -70,6 +71,11 @@ class WorktreesScreen(Screen[None]):
 
     def _on_snapshot(self, snapshot: Snapshot | None) -> None:
         """Ask anew when a worktree has come or gone, or an agent has ended."""
+        line = self.query_one(NoticeLine)
+        before = line.snapshot.notices if line.snapshot else ()
+        if snapshot is not None and snapshot.notices[-1:] != before[-1:]:
+            line.word = ()  # what the engine says now matters more
+        line.snapshot = snapshot
         agents = snapshot.agents if snapshot else ()
         on_disk = frozenset(
             f"{agent.worktree_path} {agent.live}" for agent in agents if agent.worktree_path
@@ -109,7 +115,7 @@ class WorktreesScreen(Screen[None]):
         self.query_one("#title", TextLines).lines = (line,)
 
     def _say(self, text: str) -> None:
-        self.query_one("#word", TextLines).lines = (((f" · {text}", Tone.PLAIN),),)
+        self.query_one(NoticeLine).word = ((f" · {text}", Tone.PLAIN),) if text else ()
 
     def action_mark(self) -> None:
         worktree = self.table.cursor_row

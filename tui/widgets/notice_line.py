@@ -22,9 +22,11 @@ class NoticeLine(TextLines):
     word: reactive[Line] = reactive((), init=False)
     """Something the panel itself says meanwhile; goes before the notices."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, only_new: bool = False) -> None:
+        """`only_new`: what was said before the first snapshot here is none of its business."""
         super().__init__()
         self._clock = clock
+        self._only_new = only_new
 
     def on_mount(self) -> None:
         self.set_interval(1.0, self.tell)
@@ -32,7 +34,9 @@ class NoticeLine(TextLines):
     def on_resize(self, _event: events.Resize) -> None:
         self.tell()
 
-    def watch_snapshot(self) -> None:
+    def watch_snapshot(self, before: Snapshot | None, snapshot: Snapshot | None) -> None:
+        if self._only_new and before is None and snapshot is not None:
+            self.seen = max((notice.id for notice in snapshot.notices), default=0)
         self.tell()
 
     def watch_seen(self) -> None:
