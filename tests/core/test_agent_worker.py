@@ -393,6 +393,10 @@ def test_a_worker_started_by_hand_takes_its_ports_from_the_environment(
         (["--agent-id", "../../etc"], "--agent-id"),
         (["--agent-id", "-rf"], "--agent-id"),
         (["--worktree-path", "/nonexistent"], "--worktree-path"),
+        (["--feature-id", "seven"], "--feature-id"),
+        (["--api-port=80"], "--api-port"),
+        (["--colour", "red"], "--colour"),
+        (["--model"], "--model"),
     ],
 )
 def test_a_bad_argument_is_refused_with_its_name(
