@@ -12,7 +12,8 @@ from autocoder.core.models import Lease, LeaseState, PoolStatus, PortRange, Role
 from autocoder.core.ports.ledger import Connection, Ledger
 from autocoder.core.ports.rules import PortRules, next_block, overlaps, total
 from autocoder.core.ports.saying import Saying
-from autocoder.core.settings import HIGHEST_PORT, LOWEST_PORT, PortSettings
+from autocoder.core.settings import PortSettings
+from autocoder.core.settings_values import HIGHEST_PORT, LOWEST_PORT
 
 EXPAND_AT_PERCENT = 90
 HELD = (LeaseState.LEASED, LeaseState.RELEASING)

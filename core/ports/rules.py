@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autocoder.core.models import PortRange
-from autocoder.core.settings import HIGHEST_PORT, LOWEST_PORT
+from autocoder.core.settings_values import HIGHEST_PORT, LOWEST_PORT
 
 BROWSER_BLOCKED = frozenset(
     {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670)}
