@@ -168,12 +168,22 @@ class Orders:
         self._check(wish)
         features = self._wanted(wish)
         self._admission.check_room()
-        for feature in features:
-            if not self._fleet.spawn(feature, requested=True):
-                raise RefusedError(
-                    f"feature {feature.id} cannot be started: it is {feature.status.lower()} "
-                    "or waits for another feature"
-                )
+        for number, feature in enumerate(features):
+            try:
+                self._start(feature)
+            except DatabaseError:
+                if not wish.task.strip():
+                    raise
+                # They are made, and must not be made again when this is.
+                self._waiting += [SpawnAgent(each.id) for each in features[number:]]
+                return
+
+    def _start(self, feature: Feature) -> None:
+        if not self._fleet.spawn(feature, requested=True):
+            raise RefusedError(
+                f"feature {feature.id} cannot be started: it is {feature.status.lower()} "
+                "or waits for another feature"
+            )
 
     def _check(self, wish: SpawnAgent) -> None:
         """Raises `UsageError` where the wish cannot be fulfilled now nor later."""

@@ -142,7 +142,7 @@ def test_trouble_that_lasts_is_said_once_and_tried_ever_more_rarely(project: Pro
         told = [n for n in run.snapshot.notices if n.subject == "infrastructure"]
 
     assert len({notice.text for notice in told}) == len(told)
-    assert run.snapshot.features.pending == 6
+    assert {feature.attempts for feature in run.snapshot.backlog} == {0}
 
 
 def test_a_git_lock_left_behind_delays_a_merge_and_nothing_else(project: Project) -> None:
@@ -200,6 +200,20 @@ def test_whatever_is_asked_for_while_a_database_is_locked_for_ever_no_tick_waits
     assert max(ticks) < BUSY_TIMEOUT_S + 1
     assert sum("extended by" in notice.text for notice in run.report().notices) == 4
     assert {feature.attempts for feature in run.snapshot.backlog} == {0}  # type: ignore[union-attr]
+
+
+def test_a_task_typed_while_the_ledger_is_locked_becomes_one_feature(project: Project) -> None:
+    project.add()
+    with running(project) as run:
+        run.wait(lambda s: True)
+        with locked(project.ledger):
+            run.submit(SpawnAgent(task="Add a search box"))
+            run.notice("is locked by another program")
+            ticks = timed_ticks(run)
+            wait_until(lambda: len(ticks) >= 2, what="it is tried again")
+        snapshot = run.wait(lambda s: s.features.done == 1)
+
+    assert [feature.name for feature in snapshot.backlog] == ["Add a search box"]
 
 
 def timed_ticks(run: Running) -> list[float]:
