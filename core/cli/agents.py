@@ -177,7 +177,12 @@ def spawn(
 def stop(
     agent_id: AgentArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
-    """Ask an agent to end, then force it; its feature goes back to the backlog uncounted."""
+    """Ask an agent to end, then force it; its feature goes back to the backlog uncounted.
+
+    \b
+    Examples:
+      autocoder agents stop a-0f31
+    """
     with guarded(as_json=as_json):
         from autocoder.core.commands import StopAgent
 
@@ -193,6 +198,11 @@ def kill(
     """End an agent's whole process tree at once; its feature goes back to the backlog.
 
     Works without an orchestrator, too. What is in its worktree stays.
+
+    \b
+    Examples:
+      autocoder agents kill a-0f31
+      autocoder agents kill a-0f31 --json | jq .reason
     """
     with guarded(as_json=as_json):
         from autocoder.core import roster
@@ -244,7 +254,12 @@ def tell(
 def recover(
     agent_id: AgentArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
-    """Go on with an agent's work in a new agent, in its worktree; a live one is killed first."""
+    """Go on with an agent's work in a new agent, in its worktree; a live one is killed first.
+
+    \b
+    Examples:
+      autocoder agents recover a-0f2e
+    """
     with guarded(as_json=as_json):
         from autocoder.core.commands import RecoverAgent
 

@@ -15,6 +15,11 @@ def config(project_dir: ProjectOption = Path(), as_json: JsonOption = False) -> 
 
     Strongest first: command line, environment, the project's autocoder.toml, the
     user's config.toml, default.
+
+    \b
+    Examples:
+      autocoder config
+      AUTOCODER_PRESET=cheap autocoder config --json | jq '.[] | select(.origin != "default")'
     """
     with guarded(as_json=as_json):
         entries = settings_json(opened(project_dir)[1])

@@ -13,6 +13,11 @@ def doctor(project_dir: ProjectOption = Path(), as_json: JsonOption = False) -> 
     """Look at git, terminal, ports, disk, kernel and backends; exit 1 where one cannot do.
 
     Changes nothing. Every line says ok, warn or fail, and what to do about it.
+
+    \b
+    Examples:
+      autocoder doctor
+      autocoder doctor --json | jq '.[] | select(.status == "fail") | .remedy'
     """
     with guarded(as_json=as_json):
         # SQL and the process libraries cost most of a second: not for --help.

@@ -71,7 +71,13 @@ def list_(project_dir: ProjectOption = Path(), as_json: JsonOption = False) -> N
 def show(
     feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
-    """Everything known of one feature."""
+    """Everything known of one feature.
+
+    \b
+    Examples:
+      autocoder features show 12
+      autocoder features show 12 --json | jq .last_error
+    """
     with guarded(as_json=as_json), _read(project_dir) as found:
         store = _not_empty(found)
         feature = store.feature(feature_id)
@@ -214,7 +220,12 @@ def import_(
 def retry(
     feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
-    """Make a blocked or waiting feature claimable now, its attempts set back to none."""
+    """Make a blocked or waiting feature claimable now, its attempts set back to none.
+
+    \b
+    Examples:
+      autocoder features retry 12
+    """
     with guarded(as_json=as_json), _read(project_dir) as found:
         feature = _not_empty(found).retry_feature(feature_id)
         if as_json:
@@ -276,7 +287,12 @@ def update(
 def enable(
     feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
-    """Let a feature be claimed again."""
+    """Let a feature be claimed again.
+
+    \b
+    Examples:
+      autocoder features enable 12
+    """
     _set_enabled(feature_id, project_dir, enabled=True, as_json=as_json)
 
 
@@ -284,7 +300,12 @@ def enable(
 def disable(
     feature_id: FeatureArgument, project_dir: ProjectOption = Path(), as_json: JsonOption = False
 ) -> None:
-    """Keep a feature from being claimed by itself; an agent that works on it goes on."""
+    """Keep a feature from being claimed by itself; an agent that works on it goes on.
+
+    \b
+    Examples:
+      autocoder features disable 12
+    """
     _set_enabled(feature_id, project_dir, enabled=False, as_json=as_json)
 
 

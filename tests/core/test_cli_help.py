@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from autocoder.core.cli import app
 from support.commands import CLI, autocoder
 
 COMMANDS = {
@@ -64,3 +66,14 @@ def test_shells_can_complete_it(shell: str) -> None:
         check=False,
     )
     assert "doctor" in done.stdout
+
+
+def test_every_command_shows_by_example_how_it_is_used() -> None:
+    def without(command: object, path: str) -> list[str]:
+        below = getattr(command, "commands", None)
+        if below is None:
+            # The worker prints its own help, as a program without libraries does.
+            return [] if "Example" in getattr(command, "help", "") or path == " worker" else [path]
+        return [each for name in below for each in without(below[name], f"{path} {name}")]
+
+    assert without(typer.main.get_command(app), "") == []
