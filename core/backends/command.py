@@ -57,8 +57,9 @@ class Runner:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         run, program = self._run, self._program
-        resumed = bool(run.resume_id) and program.resume is not None
-        if resumed and program.resume is not None:
+        resumed = False
+        if run.resume_id and program.resume is not None:
+            resumed = True
             invocation = program.resume(run, run.resume_id, run.prompt)
             self._parser.conversation = run.resume_id
             self._report(Started(run.backend, run.model, run.resume_id, resumed=True))
@@ -71,7 +72,7 @@ class Runner:
             except OSError as error:
                 self._reporter.say(f"{invocation.command[0]} cannot be started: {error.strerror}")
                 return NOT_STARTED
-            if resumed and self._code != 0 and not (self._heard or self._stopping):
+            if resumed and self._is_gone():
                 resumed = False
                 said = self._parser.finished.reason if self._parser.finished else ""
                 self._report(Warned(f"begins anew, as the earlier conversation is gone: {said}"))
@@ -87,6 +88,11 @@ class Runner:
             self._parser.finished = None
             told = "The person who runs you says:\n\n" + "\n\n".join(messages)
             invocation = program.resume(run, self._parser.conversation, told)
+
+    def _is_gone(self) -> bool:
+        """Whether the program could not take the conversation up: it failed before any answer."""
+        ended_by_us = self._stopping or telling.waits(self._run.folder)
+        return self._code != 0 and not self._heard and not ended_by_us
 
     def _exchange(self, invocation: Invocation) -> int:
         """Run the program once; its exit code, negative for a signal."""
