@@ -22,7 +22,7 @@ WORD_CHARACTERS = 80
 """Of a tool's or model's name, and of why a model's service is asked again."""
 
 PROGRESS_KEPT = 500
-"""Agents, live or ended, whose progress is remembered."""
+"""Ended agents whose progress is remembered, the latest to begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,10 @@ class Observer:
             )
         self._ticks, self._looked_at = ticks, monotonic
         self._lines = {agent_id: self._lines[agent_id] for agent_id in observations}
+        ended = [agent_id for agent_id in self._readers if agent_id not in observations]
+        for agent_id in ended[:-PROGRESS_KEPT]:
+            del self._readers[agent_id]
+            self._progress.pop(agent_id, None)
         return observations
 
     def progress(self, agent_id: str) -> Progress:
@@ -121,10 +125,6 @@ class Observer:
     def _read_progress(self, agent: Watched) -> Progress:
         if agent.agent_id not in self._readers:
             self._readers[agent.agent_id] = ProgressReader(agent.log.parent)
-            while len(self._readers) > PROGRESS_KEPT:
-                oldest = next(iter(self._readers))
-                del self._readers[oldest]
-                self._progress.pop(oldest, None)
         return self.progress(agent.agent_id)
 
     def _last_line(self, agent: Watched) -> str:

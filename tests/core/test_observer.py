@@ -27,7 +27,14 @@ from autocoder.core.events import (
     Usage,
 )
 from autocoder.core.models import Agent, AgentState, Listener
-from autocoder.core.observer import WORD_CHARACTERS, Observation, Observer, Watched, with_progress
+from autocoder.core.observer import (
+    PROGRESS_KEPT,
+    WORD_CHARACTERS,
+    Observation,
+    Observer,
+    Watched,
+    with_progress,
+)
 from autocoder.core.probe import local_kernel
 
 LISTENS = """
@@ -145,6 +152,11 @@ def test_the_last_words_of_an_ended_agent_stay_known(tmp_path: Path) -> None:
     look(observer=observer)
     assert observer.progress("a-1").tokens == 10
     assert observer.progress("a-never") == Progress()
+    others = [agent(tmp_path, 10 + number, None, (1, 2)) for number in range(PROGRESS_KEPT)]
+    look(*others, observer=observer)
+    assert observer.progress("a-1").tokens == 10
+    look(observer=observer)
+    assert observer.progress("a-1") == Progress()
 
 
 def test_nothing_an_agent_writes_into_its_events_reaches_the_screen_as_it_is(
