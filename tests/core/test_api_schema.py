@@ -34,7 +34,7 @@ STREAMS = ("/api/snapshots", "/api/agents/{agent_id}/log")
 def test_no_request_breaks_the_description_or_what_is_always_true(
     tmp_path: Path, ports: range, mode: GenerationMode
 ) -> None:
-    _fuzz(tmp_path, ports, mode, examples=8)
+    _fuzz(tmp_path, ports, mode, examples=5)
 
 
 @pytest.mark.soak
