@@ -210,12 +210,14 @@ READING: Final = (
     _key("read.down", "pagedown", "scroll(1)", "down", "Scroll back", before_text=True, show=False),
 )
 
-GROUPS: Final = (
+MAIN_GROUPS: Final = (
     ("Agents", AGENTS),
     ("Choosing", CHOOSING),
     ("Views", VIEWS),
     ("Beside the panel", OUTSIDE),
     ("Leaving", LEAVING),
+)
+VIEW_GROUPS: Final = (
     ("In the ports view", PORTS),
     ("In the features view", FEATURES),
     ("In the worktrees view", WORKTREES),
@@ -223,6 +225,7 @@ GROUPS: Final = (
     ("While spawning on what is typed", SPAWNING),
     ("While writing to an agent or the assistant", (*WRITING, *READING)),
 )
+GROUPS: Final = (*MAIN_GROUPS, *VIEW_GROUPS)
 SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, SPAWNING, (*WRITING, *READING))
 """Keys that apply at the same time; between two of these a key may mean different things."""
 

@@ -196,10 +196,10 @@ async def test_keys_typed_into_the_filter_do_nothing_else() -> None:
 
 
 async def test_help_lists_every_key_of_the_table() -> None:
-    async with driven(FLEET, size=(110, 120)) as run:
+    async with driven(FLEET, size=(110, 180)) as run:
         await run.press("question_mark")
         await run.shows("Glyphs")
-        for binding in keys.MAIN:
+        for binding in (each for screen in keys.SCREENS for each in screen):
             assert binding.tooltip in run.screen
         await run.press("escape")
         assert isinstance(run.panel.screen, MainScreen)

@@ -5,11 +5,11 @@ pressed: nothing moves under the question.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line
@@ -30,6 +30,12 @@ class Question:
 
 FRAME_LINES = 8
 """Lines that are not the body, and a little room around the dialog."""
+
+
+def key_of(screen: Screen[Any], action: str) -> str:
+    """The key that leads to an action of the screen now, by Textual's name."""
+    found = screen.active_bindings.items()
+    return next((key for key, each in found if each.binding.action == action), "")
 
 
 class ConfirmScreen(ModalScreen[bool]):

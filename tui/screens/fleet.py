@@ -10,6 +10,7 @@ from autocoder.core.commands import Command
 from autocoder.core.models import Agent, Snapshot
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.pool_history import PoolHistory
+from autocoder.tui.screens.confirm import key_of
 
 CHANGING = frozenset(
     {
@@ -60,8 +61,7 @@ class FleetScreen(Screen[None]):
 
     def key_of(self, action: str) -> str:
         """The key that leads to an action now, by Textual's name."""
-        keys = (key for key, each in self.active_bindings.items() if each.binding.action == action)
-        return next(keys, "")
+        return key_of(self, action)
 
     def want(self, *commands: Command) -> None:
         if commands:

@@ -1,8 +1,8 @@
 """Every key and every glyph, from the binding table and the palette."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 from autocoder.core.models import AgentState
 from autocoder.tui import keys, palette
@@ -14,21 +14,10 @@ from autocoder.tui.widgets.table import Table
 
 def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
     """`own_keys` are the user's, by the name of their binding."""
-    lines: list[Line] = []
-    tables = (*keys.GROUPS, ("In a table", Table.BINDINGS), ("In a log", LogPane.BINDINGS))
-    for title, bindings in tables:
-        lines += [(), ((f"  {title}", Tone.STRONG),)]
-        for binding in bindings:
-            if not isinstance(binding, Binding):
-                continue
-            own = own_keys.get(binding.id or "")
-            key = keys.shown_key(binding.with_key(own) if own else binding)
-            lines.append(
-                (
-                    (f"    {key:<20}", Tone.ACCENT),
-                    (binding.tooltip or binding.description, Tone.PLAIN),
-                )
-            )
+    lines = _keys(
+        (*keys.MAIN_GROUPS, ("In a table", Table.BINDINGS), ("In a log", LogPane.BINDINGS)),
+        own_keys,
+    )
     lines += [(), (("  Glyphs", Tone.STRONG),)]
     for state in AgentState:
         glyph, tone = palette.STATE_GLYPH[state], palette.STATE_TONE[state]
@@ -56,4 +45,25 @@ def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
     lines.append(
         (("    fields: agent backend branch feature pid port problem state worktree", Tone.DIM),)
     )
+    lines += _keys(keys.VIEW_GROUPS, own_keys)
     return tuple(lines)
+
+
+def _keys(
+    groups: Iterable[tuple[str, Iterable[BindingType]]], own_keys: Mapping[str, str]
+) -> list[Line]:
+    lines: list[Line] = []
+    for title, bindings in groups:
+        lines += [(), ((f"  {title}", Tone.STRONG),)]
+        for binding in bindings:
+            if not isinstance(binding, Binding):
+                continue
+            own = own_keys.get(binding.id or "")
+            key = keys.shown_key(binding.with_key(own) if own else binding)
+            lines.append(
+                (
+                    (f"    {key:<20}", Tone.ACCENT),
+                    (binding.tooltip or binding.description, Tone.PLAIN),
+                )
+            )
+    return lines

@@ -17,7 +17,7 @@ from autocoder.tui import keys, render_header, render_ports
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
 from autocoder.tui.pool_history import STEP_S, PoolHistory
-from autocoder.tui.screens.confirm import ConfirmScreen, Question
+from autocoder.tui.screens.confirm import ConfirmScreen, Question, key_of
 from autocoder.tui.screens.expand import ExpandScreen
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.notice_line import NoticeLine
@@ -133,15 +133,12 @@ class PortsScreen(Screen[str | None]):
             if yes:
                 self.post_message(CommandsRequested(ReleasePort(lease.port)))
 
-        key = next(
-            (k for k, each in self.active_bindings.items() if each.binding.action == "release"), ""
-        )
         question = Question(
             title=f"Release port {lease.port}?",
             body=render_ports.release_lines(lease, held=self._agent_of(lease) is not None),
             verb="releases",
             otherwise="keeps",
-            key=key,
+            key=key_of(self, "release"),
         )
         self.app.push_screen(ConfirmScreen(question), answered)
 

@@ -21,7 +21,7 @@ from autocoder.tui.messages import (
 )
 from autocoder.tui.palette import Tone
 from autocoder.tui.render_answers import error_page
-from autocoder.tui.screens.confirm import ConfirmScreen, Question
+from autocoder.tui.screens.confirm import ConfirmScreen, Question, key_of
 from autocoder.tui.spans import counted
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.notice_line import NoticeLine
@@ -144,15 +144,12 @@ class WorktreesScreen(Screen[None]):
                 self.post_message(CommandsRequested(RemoveWorktrees(ids)))
                 self._say(f"removing {counted(len(ids), 'worktree')} …")
 
-        key = next(
-            (k for k, each in self.active_bindings.items() if each.binding.action == "remove"), ""
-        )
         question = Question(
             title=f"Remove {counted(len(chosen), 'worktree')}?",
             body=render_worktrees.removal_lines(chosen),
             verb="removes",
             otherwise="keeps",
-            key=key,
+            key=key_of(self, "remove"),
         )
         self.app.push_screen(ConfirmScreen(question), answered)
 
