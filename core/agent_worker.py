@@ -660,11 +660,11 @@ class Worker:
         pair = {self.args.api_port, self.args.web_port}
         if description.get("mode") == "strict":
             return fence((0, *pair))
-        pools: set[int] = set()
-        for start, end in description.get("pools", []):
-            pools.update(range(start, end))
         # Port 0 is "any free one", which the kernel never takes from a bound pool port.
-        return fence(port for port in range(65536) if port not in pools or port in pair)
+        allowed = set(range(65536))
+        for start, end in description.get("pools", []):
+            allowed.difference_update(range(start, end))
+        return fence(allowed | pair)
 
     def _start_backend(self) -> None:
         command = self._command()
