@@ -179,6 +179,8 @@ def stop(
 ) -> None:
     """Ask an agent to end, then force it; its feature goes back to the backlog uncounted.
 
+    There it waits for `features retry`, `agents spawn ID` or the next orchestrator.
+
     \b
     Examples:
       autocoder agents stop a-0f31
