@@ -44,7 +44,13 @@ AGENTS: Final = (
         "Spawn an agent on what you type",
         show=False,
     ),
-    _key("agent.stop", "x", "stop", "stop", "Stop the agent; its feature waits until you start it again"),
+    _key(
+        "agent.stop",
+        "x",
+        "stop",
+        "stop",
+        "Stop the agent; its feature waits until you start it again",
+    ),
     _key("agent.kill", "X", "kill", "kill", "Kill the agent's whole process tree"),
     _key(
         "agent.recover", "r", "recover", "recover", "Recover: a new agent goes on in its worktree"
