@@ -91,6 +91,7 @@ def test_all_features_land_tested_beside_a_dirty_checkout(
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     # The many plugins of the tests' own environment take seconds to load.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     agents = tmp_path / "project" / ".autocoder" / "agents"
     program = WORKS.format(agents=str(agents))
     project = Project(tmp_path, ports, program, features=FEATURES, parallel=3, files=files)
@@ -99,8 +100,10 @@ def test_all_features_land_tested_beside_a_dirty_checkout(
     (project.folder / "notes").write_text("not known to git\n")
 
     def all_done(snapshot: Snapshot) -> bool:
-        merged = snapshot.features.done == FEATURES and snapshot.features.ready_to_merge == 0
-        return merged and not any(agent.live for agent in snapshot.agents)
+        features = snapshot.features
+        # A blocked one ends it too: what it failed of is told below.
+        settled = features.done + features.blocked == FEATURES and not features.ready_to_merge
+        return settled and not any(agent.live for agent in snapshot.agents)
 
     engine = project.open(base="main")
     before, status = checkout(project.folder), git(project.folder, "status", "--porcelain")
@@ -109,7 +112,8 @@ def test_all_features_land_tested_beside_a_dirty_checkout(
 
     assert checkout(project.folder) == before
     assert git(project.folder, "status", "--porcelain") == status
-    assert {feature.status for feature in done.backlog} == {FeatureStatus.DONE}
+    unfinished = [f.last_error for f in done.backlog if f.status is not FeatureStatus.DONE]
+    assert not unfinished
     said = [notice.text for notice in done.notices]
     assert sum("verified by" in text for text in said) == FEATURES
     assert any("verification failed" in text and "Feature 2" in text for text in said)
