@@ -81,7 +81,7 @@ def test_instant_features_of_any_repository_are_all_merged(
     for command in (["add", "README"], ["commit", "-qm", "begin"]):
         subprocess.run(["git", "-C", str(project), *command], check=True)
     backlog = tmp_path / "backlog.json"
-    backlog.write_text(json.dumps([{"name": f"Feature number {n}"} for n in range(20)]))
+    backlog.write_text(json.dumps([{"name": f"Feature number {n}"} for n in range(8)]))
     autocoder = [sys.executable, "-m", "autocoder.core.cli"]
     environ = surroundings | {"AUTOCODER_SCRIPTED_STEP_S": "0"}
     subprocess.run(
@@ -101,7 +101,7 @@ def test_instant_features_of_any_repository_are_all_merged(
 
     report = json.loads(done.stdout)
     agents = report["agents"]
-    assert report["features"] == {"total": 20, "done": 20, "blocked": 0, "pending": 0}
+    assert report["features"] == {"total": 8, "done": 8, "blocked": 0, "pending": 0}
     assert agents["spawned"] == sum(agents[e] for e in ("completed", "failed", "crashed", "killed"))
     assert report["leases"] == {"granted": agents["spawned"], "released": agents["spawned"]}
     assert report["eaddrinuse"] == 0
@@ -112,7 +112,7 @@ def test_instant_features_of_any_repository_are_all_merged(
         capture_output=True,
         text=True,
     )
-    assert len(log.stdout.splitlines()) == 21
+    assert len(log.stdout.splitlines()) == 9
 
 
 def test_a_bad_setting_is_refused_before_there_is_a_demo(
