@@ -49,6 +49,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.allocator = self.opened()
         self.held: dict[str, PortPair] = {}
         self.workers: dict[str, int] = {}
+        """Pids by the lease they were confirmed for."""
+        self.outlived: list[int] = []
+        """Workers that live although their lease was given back."""
         self.released_at: dict[int, float] = {}
         self.given_back: set[int] = set()
         """Ports of holders that let go and may not have been seen free yet."""
@@ -132,6 +135,11 @@ class LedgerMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.workers)))
         self.simulated.alive.pop(self.workers.pop(name), None)
 
+    @precondition(lambda self: self.outlived)
+    @rule()
+    def end_worker_whose_lease_was_given_back(self) -> None:
+        self.simulated.alive.pop(self.outlived.pop(), None)
+
     @precondition(lambda self: self.held)
     @rule(data=st.data(), stale=st.booleans())
     def release(self, data: st.DataObject, stale: bool) -> None:
@@ -143,7 +151,10 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         self.allocator.release(name, "/project", epoch=pair.epoch)
         del self.held[name]
-        lives = self.workers.get(name) in self.simulated.alive
+        worker = self.workers.pop(name, None)
+        lives = worker in self.simulated.alive
+        if worker is not None and lives:
+            self.outlived.append(worker)
         for port in (pair.api_port, pair.web_port):
             state = self.states()[port]
             if lives or {pair.api_port, pair.web_port} & self.occupied():
