@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from autocoder.core.errors import DatabaseError, RefusedError
 from autocoder.core.launcher import WorkerProcess
-from autocoder.core.live_agents import Tally
+from autocoder.core.live_agents import LiveAgents
 from autocoder.core.models import Holder, LeaseState, PortPair, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.ports import PortAllocator
@@ -24,13 +24,14 @@ class AgentLeases:
         allocator: PortAllocator,
         kernel: Kernel,
         notices: Notices,
-        tally: Tally,
+        agents: LiveAgents,
     ) -> None:
         self._project = project
         self._allocator = allocator
         self._kernel = kernel
         self._notices = notices
-        self._tally = tally
+        self._agents = agents
+        self._tally = agents.tally
         self._owed: dict[str, int] = {}
         """Leases still to be given back: agent id and epoch."""
 
@@ -43,24 +44,23 @@ class AgentLeases:
 
         Raises:
             PoolExhausted: no pair is free.
+            RefusedError: the only free ones are named by agents that are about to end.
             DatabaseError: nothing has changed.
         """
         pair = self._allocator.lease(self._this_process(agent_id), preferred=preferred)
         self._tally.leases_granted += 1
-        return pair
+        return self._named_by_no_other(agent_id, pair)
 
     def replace(self, agent_id: str, epoch: int) -> PortPair:
         """Another pair than that of `epoch`, which others use; a notice will say who.
 
         Raises:
             PoolExhausted: no pair is free; the agent has none any more.
+            RefusedError: as with `grant`; the agent has none any more.
             StaleLease: the agent had none of that epoch.
             DatabaseError: nothing has changed.
         """
-        pair = self._allocator.replace(self._this_process(agent_id), epoch)
-        self._tally.leases_granted += 1
-        self._tally.leases_released += 1
-        return pair
+        return self._named_by_no_other(agent_id, self._another(agent_id, epoch))
 
     def confirm(self, worker: WorkerProcess, epoch: int) -> None:
         """From now on the lease stands and falls with the worker.
@@ -109,6 +109,32 @@ class AgentLeases:
             ours = lease.project == self._project and lease.state is LeaseState.LEASED
             if ours and lease.holder not in held:
                 self._allocator.release(lease.holder, self._project, epoch=lease.epoch)
+
+    def _named_by_no_other(self, agent_id: str, pair: PortPair) -> PortPair:
+        """The pair, or the first after it that no row of another live agent names.
+
+        The lease of an agent whose worker died without an orchestrator is ended by those
+        of other projects; its row says for a moment longer that it has the pair.
+        """
+        others = [live for live in self._agents if live.agent_id != agent_id]
+        named = {port for live in others for port in (live.pair.api_port, live.pair.web_port)}
+        for _ in others:
+            if named.isdisjoint((pair.api_port, pair.web_port)):
+                return pair
+            pair = self._another(agent_id, pair.epoch)
+        if not named.isdisjoint((pair.api_port, pair.web_port)):
+            self.release(agent_id, pair.epoch)
+            raise RefusedError(
+                f"ports {pair.api_port} and {pair.web_port} are free, but named by an agent "
+                "that is about to end"
+            )
+        return pair
+
+    def _another(self, agent_id: str, epoch: int) -> PortPair:
+        pair = self._allocator.replace(self._this_process(agent_id), epoch)
+        self._tally.leases_granted += 1
+        self._tally.leases_released += 1
+        return pair
 
     def _this_process(self, agent_id: str) -> Holder:
         """Until its worker runs, an agent's lease stands and falls with this process."""

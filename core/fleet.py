@@ -73,7 +73,7 @@ class Fleet:
             allocator=allocator,
             kernel=kernel,
             notices=notices,
-            tally=self._agents.tally,
+            agents=self._agents,
         )
         self._spawning = Spawning(
             self._agents,
