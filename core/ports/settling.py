@@ -120,13 +120,15 @@ class Settling:
         changes: dict[LeaseRow, transitions.Values] = {}
         listeners = self.host.kernel.listeners() if rows else {}
         for row in rows:
-            # A clock that was set back must not make a rest longer than it was meant to be.
-            due = row.due_at is not None and (row.due_at <= now or row.changed_at > now)
+            due = row.due_at is not None and row.due_at <= now
+            # A clock that was set back makes no rest longer than it was meant to be, and
+            # no wait for a probe longer than any is; a lease it may only make longer.
+            misdated = row.due_at is not None and row.due_at - now > transitions.PROBE_S[1]
             match LeaseState(row.state):
-                case LeaseState.COOLING if due:
+                case LeaseState.COOLING if due or row.changed_at > now:
                     sight = self.host.look(row.port, row.address, listeners)
                     changes[row] = transitions.after_rest(sight, now)
-                case LeaseState.QUARANTINED if due:
+                case LeaseState.QUARANTINED if due or misdated:
                     sight = self.host.look(row.port, row.address, listeners)
                     changes[row] = transitions.after_probe(row, sight, now)
                 case LeaseState.LEASED if due or self.host.liveness(row) is Liveness.DEAD:

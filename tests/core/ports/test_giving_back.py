@@ -381,3 +381,35 @@ def test_the_gaps_are_what_the_rows_leave(make: Make, folder: Path) -> None:
         gaps = file.execute("SELECT start, until FROM port_gaps").fetchall()
     assert rows == {5002, 5202}
     assert sorted(gaps) == [(0, 5002), (5003, 5202), (5203, 65536)]
+
+
+def test_a_clock_that_was_set_back_keeps_no_port_out_and_ends_no_lease(
+    make: Make, clock: Clock, kernel: SimulatedKernel
+) -> None:
+    allocator = make(cooldown_s=30.0)
+    kernel.bound.add(5000)
+    lease = allocator.lease(Holder("outside", pid=None), ttl_s=600)
+    assert lease.api_port == 5001
+    for _ in range(12):
+        clock.advance(10)
+        allocator.settle()
+    assert state_of(allocator, 5000) is LeaseState.QUARANTINED
+
+    clock.advance(-115)
+    kernel.bound.discard(5000)
+    allocator.settle()
+    clock.advance(10)
+    allocator.settle()
+
+    assert state_of(allocator, 5000) is None
+    assert state_of(allocator, 5001) is LeaseState.LEASED
+
+
+def test_a_lease_with_a_time_outlives_a_clock_set_back_to_before_it(
+    make: Make, clock: Clock
+) -> None:
+    allocator = make()
+    allocator.lease(Holder("outside"), ttl_s=600)
+    clock.advance(-1000)
+    allocator.settle()
+    assert state_of(allocator, 5000) is LeaseState.LEASED
