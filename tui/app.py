@@ -117,6 +117,7 @@ class Panel(App[Departure]):
                 FileWatch((preferences,), lambda: self._read_preferences(preferences))
             )
         if settings is not None:
+            settings.complain = lambda said: self._post(SettingsRead(said))
             self._watches.append(
                 FileWatch(settings_files, lambda: self._post(SettingsRead(settings.look())))
             )

@@ -20,6 +20,8 @@ class LiveSettings:
         """`read` reads every source again; it raises `AutocoderError` for what cannot be used."""
         self.current = current
         self.offered: Settings | None = None
+        self.complain: Callable[[str], object] = lambda _: None
+        """Told why settings on offer could not be opened with."""
         self._read = read
 
     def look(self) -> str:
@@ -47,7 +49,8 @@ class LiveSettings:
             return opening(self.current)
         try:
             opened = opening(offered)
-        except AutocoderError:
+        except AutocoderError as error:
+            self.complain(f"the settings stay as they were: {error.said}")
             return opening(self.current)
         self.current = offered
         return opened

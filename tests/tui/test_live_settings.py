@@ -66,6 +66,8 @@ def test_settings_that_no_engine_can_open_with_leave_those_from_before(
     file.write_text("parallel = 5\n")
     live.look()
     tried: list[int] = []
+    said: list[str] = []
+    live.complain = said.append
 
     def opening(settings: Settings) -> int:
         tried.append(settings.parallel)
@@ -76,6 +78,7 @@ def test_settings_that_no_engine_can_open_with_leave_those_from_before(
     assert live.open(opening) == 3
     assert tried == [5, 3]
     assert live.current.parallel == 3
+    assert said == ["the settings stay as they were: five is right out"]
 
 
 def test_an_engine_is_opened_anew_and_wishes_in_between_reach_the_next_one() -> None:
