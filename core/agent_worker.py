@@ -140,9 +140,7 @@ def make_temporary_folder(run_folder: str) -> str:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    status = os.lstat(path)
-    # Anybody may make a folder of that name in /tmp.
-    if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o77:
+    if _is_private(path):
         return path
     own = os.path.join(run_folder, "tmp")
     os.makedirs(own, mode=0o700, exist_ok=True)
@@ -152,11 +150,21 @@ def make_temporary_folder(run_folder: str) -> str:
 def remove_temporary_folder(run_folder: str) -> None:
     """A short one is gone afterwards; one in the run folder goes with its worktree."""
     path = temporary_folder(run_folder)
-    if os.path.dirname(path) != run_folder and os.path.isdir(path):
+    if os.path.dirname(path) != run_folder and _is_private(path):
         # Imported here because most workers never need it, and all would pay for it.
         import shutil
 
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_private(path: str) -> bool:
+    """Whether it is a folder of ours alone: anybody may make one of that name in /tmp."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    ours = status.st_uid == os.geteuid() and not status.st_mode & 0o77
+    return ours and stat.S_ISDIR(status.st_mode)
 
 
 # ------------------------------------------------------------------ the kernel

@@ -237,6 +237,8 @@ def test_a_tmpdir_that_is_somebody_elses_is_not_used(tmp_path: Path) -> None:
     short.mkdir(mode=0o755)
     try:
         assert agent_worker.make_temporary_folder(str(run_folder)) == str(run_folder / "tmp")
+        agent_worker.remove_temporary_folder(str(run_folder))
+        assert short.exists()
         short.chmod(0o700)
         assert agent_worker.make_temporary_folder(str(run_folder)) == str(short)
     finally:
