@@ -118,10 +118,14 @@ class AgentLeases:
         """
         others = [live for live in self._agents if live.agent_id != agent_id]
         named = {port for live in others for port in (live.pair.api_port, live.pair.web_port)}
-        for _ in others:
-            if named.isdisjoint((pair.api_port, pair.web_port)):
-                return pair
-            pair = self._another(agent_id, pair.epoch)
+        try:
+            for _ in others:
+                if named.isdisjoint((pair.api_port, pair.web_port)):
+                    return pair
+                pair = self._another(agent_id, pair.epoch)
+        except DatabaseError:
+            self.release(agent_id, pair.epoch)
+            raise
         if not named.isdisjoint((pair.api_port, pair.web_port)):
             self.release(agent_id, pair.epoch)
             raise RefusedError(
