@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from autocoder.core.models import PortRange, Role
 
+MOST_VARIANTS = 9
+"""Of one typed task; 1 is the task alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpawnAgent:
@@ -24,7 +27,7 @@ class SpawnAgent:
     base: str = ""
     """The branch to start from and to merge into; empty: the project's base."""
     variants: int = 1
-    """That many features of the same task, 1 to 9, each merged only when asked for (`m`)."""
+    """That many features of the same task, each merged only when asked for (`m`)."""
 
 
 @dataclass(frozen=True, slots=True)

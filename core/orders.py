@@ -7,6 +7,7 @@ reason: whoever gave it sees that, and nobody else waits for it.
 from autocoder.core.admission import Admission
 from autocoder.core.backends.choice import check_backend, settings_for
 from autocoder.core.commands import (
+    MOST_VARIANTS,
     Command,
     EnableFeature,
     ExpandPool,
@@ -38,7 +39,6 @@ from autocoder.core.store import FeatureDraft, ProjectStore
 from autocoder.core.upkeep import Upkeep
 from autocoder.core.worktrees import Repository
 
-MOST_VARIANTS = 9
 BRANCHES_NAMED = 10
 """How many branches a refusal lists."""
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Header, Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autocoder.core.commands import MOST_VARIANTS
 from autocoder.core.models import PortRange, Role
 from autocoder.core.telling import LONGEST as LONGEST_MESSAGE
 
@@ -80,7 +81,7 @@ class Spawn(Body):
     backend: Choice = Field("", examples=["scripted"])
     model: Choice = Field("", examples=[""])
     base: Choice = Field("", examples=["main"])
-    variants: int = Field(1, ge=1, le=9, examples=[1])
+    variants: int = Field(1, ge=1, le=MOST_VARIANTS, examples=[1])
 
     @model_validator(mode="after")
     def _one_way(self) -> "Spawn":

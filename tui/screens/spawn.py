@@ -16,7 +16,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from autocoder.core.commands import SpawnAgent
+from autocoder.core.commands import MOST_VARIANTS, SpawnAgent
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
 from autocoder.core.questions import Questions, SpawnForecast
@@ -31,7 +31,6 @@ from autocoder.tui.widgets.writing import Writing
 
 PAUSE_S = 0.15
 """How long the typing rests before a look is worth while."""
-MOST_VARIANTS = 9
 KEYS: Line = (
     ("  ⏎", Tone.ACCENT),
     (" spawns,  ", Tone.DIM),
