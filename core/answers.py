@@ -11,7 +11,7 @@ from typing import Any
 
 from autocoder.core.backends.choice import availability, model_of
 from autocoder.core.commands import SpawnAgent
-from autocoder.core.errors import GitError, UsageError
+from autocoder.core.errors import UsageError
 from autocoder.core.launcher import run_folder
 from autocoder.core.models import (
     Agent,
@@ -145,9 +145,7 @@ class LocalAnswers:
         if not chosen.usable:
             why = f"{backend} cannot run here: {chosen.detail}"
             return replace(forecast, refusal=why, remedy=chosen.remedy)
-        try:
-            repository.base_commit()
-        except GitError:
+        if repository.base not in repository.branches():
             return replace(
                 forecast,
                 refusal=f"there is no branch {repository.base!r}",
