@@ -10,7 +10,7 @@ from textual.screen import Screen
 
 from autocoder.core.commands import RemoveWorktrees
 from autocoder.core.logs import sanitise
-from autocoder.core.models import Snapshot, WorktreeStatus
+from autocoder.core.models import Notice, Snapshot, WorktreeStatus
 from autocoder.core.questions import Questions
 from autocoder.tui import keys, render_worktrees
 from autocoder.tui.messages import (
@@ -41,6 +41,7 @@ class WorktreesScreen(Screen[None]):
         self._read_only = read_only
         self._worktrees: tuple[WorktreeStatus, ...] = ()
         self._answered = False
+        self._notices: tuple[Notice, ...] = ()
         self._on_disk: frozenset[str] = frozenset()
 
     def compose(self) -> ComposeResult:
@@ -72,9 +73,10 @@ class WorktreesScreen(Screen[None]):
     def _on_snapshot(self, snapshot: Snapshot | None) -> None:
         """Ask anew when a worktree has come or gone, or an agent has ended."""
         line = self.query_one(NoticeLine)
-        before = line.snapshot.notices if line.snapshot else ()
-        if snapshot is not None and snapshot.notices[-1:] != before[-1:]:
+        notices = snapshot.notices if snapshot else ()
+        if notices[-1:] != self._notices[-1:]:
             line.word = ()  # what the engine says now matters more
+        self._notices = notices
         line.snapshot = snapshot
         agents = snapshot.agents if snapshot else ()
         on_disk = frozenset(
