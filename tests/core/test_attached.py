@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +18,6 @@ from support.commands import CLI
 from support.projects import WAITS, Project, Running
 from support.waiting import wait_until
 from support.workers import is_alive
-
-TAKEN_OVER_S = 10.0
-"""Two seconds are the aim on an idle host; a busy one may not fail a test by its speed."""
 
 
 @contextlib.contextmanager
@@ -100,27 +96,20 @@ def test_when_the_first_quits_the_second_takes_over_and_agents_work_on(project: 
         with front_end(project) as second:
             second.wait_for(at_work)
             second_holder.stop()
-            before = time.monotonic()
             second.wait_for(lambda s: any("adopted" in n.text for n in s.notices))
-            assert time.monotonic() - before < TAKEN_OVER_S
             now = second.wait_for(at_work).agents[0]
             assert (now.agent_id, now.pid) == (agent.agent_id, agent.pid)
             second.engine.submit(KillAgent(agent.agent_id))
             second.wait_for(lambda s: not s.agents[0].live)
 
 
-def test_when_the_first_is_killed_the_second_takes_over_in_time(
-    project: Project, ports: range
-) -> None:
+def test_when_the_first_is_killed_the_second_takes_over(project: Project, ports: range) -> None:
     with served_elsewhere(project, ports[-1]) as first, front_end(project) as second:
         second.engine.submit(SpawnAgent())
         agent = second.wait_for(at_work).agents[0]
         assert agent.pid is not None
         first.kill()
-        before = time.monotonic()
         second.wait_for(lambda s: any("adopted" in n.text for n in s.notices))
-        taken_s = time.monotonic() - before
-        assert taken_s < TAKEN_OVER_S
         assert is_alive(agent.pid)
         assert second.wait_for(at_work).agents[0].pid == agent.pid
 
