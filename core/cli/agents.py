@@ -28,6 +28,7 @@ from autocoder.core.cli.options import (
     opened,
 )
 from autocoder.core.cli.output import guarded, print_json, print_table, warn
+from autocoder.core.commands import MOST_VARIANTS
 from autocoder.core.shapes import agent_json
 
 if TYPE_CHECKING:
@@ -137,7 +138,11 @@ def spawn(
     base: BaseOption = "",
     variants: Annotated[
         int,
-        typer.Option(min=1, max=9, help="That many tries of one task, each merged when asked for."),
+        typer.Option(
+            min=1,
+            max=MOST_VARIANTS,
+            help="That many tries of one task, each merged when asked for.",
+        ),
     ] = 1,
     project_dir: ProjectOption = Path(),
     as_json: JsonOption = False,
