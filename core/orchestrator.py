@@ -272,8 +272,7 @@ class Orchestrator:
             return False
         if self._filling.paused:
             return self._settings.stop_when_done
-        claimable = self._store.next_claimable(self._fleet.held_back)
-        if claimable is not None or self._store.next_due_at() is not None:
+        if self._store.awaits_work(self._fleet.held_back):
             return False
         for stuck in self._store.stuck_features():
             self._notices.stand(

@@ -246,8 +246,6 @@ class Orders:
 
     def _next_waiting(self) -> Feature | None:
         """The next feature that only its back-off keeps from being claimed."""
-        if self._store.next_due_at() is None:
-            return None
         done = {f.id for f in self._store.features() if f.status is FeatureStatus.DONE}
         for feature in self._store.features():
             waiting = feature.status is FeatureStatus.PENDING and feature.enabled

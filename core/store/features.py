@@ -21,7 +21,6 @@ from autocoder.core.store.rows import (
     as_feature,
     clean,
     find_feature,
-    seconds,
     select_features,
 )
 
@@ -108,18 +107,19 @@ class BacklogTables(OpenedDatabase):
             row = connection.execute(query.order_by(*_CLAIM_ORDER).limit(1)).mappings().first()
         return as_feature(row) if row else None
 
-    def next_due_at(self) -> float | None:
-        """When the first feature that only waits for its back-off becomes claimable."""
+    def awaits_work(self, without: Collection[int] = ()) -> bool:
+        """Whether a feature may be started on now or once its back-off is over, `without` those.
+
+        One question: asked in two, a back-off that ends in between would hide its feature.
+        """
         with self._reading() as connection:
-            due = connection.scalar(
-                select(func.min(FEATURES.c.next_attempt_at)).where(
-                    dependencies.is_pending(),
-                    FEATURES.c.enabled,
-                    ~dependencies.is_due(self._now()),
-                    ~dependencies.has_unmet(),
-                )
+            query = select(FEATURES.c.id).where(
+                dependencies.is_pending(),
+                FEATURES.c.enabled,
+                ~dependencies.has_unmet(),
+                FEATURES.c.id.not_in(without),
             )
-        return seconds(due)
+            return connection.scalar(query.limit(1)) is not None
 
     def stuck_features(self) -> tuple[StuckFeature, ...]:
         """Pending, enabled features that can never run unless somebody steps in, with why."""

@@ -215,12 +215,13 @@ def test_a_failed_feature_waits_for_its_back_off(store: ProjectStore, clock: Clo
 
     assert store.next_claimable() is None
     assert not store.claim(first, new_agent("a-9"))
-    assert store.next_due_at() == START + 10.25
+    assert store.awaits_work()
+    assert not store.awaits_work(without=[first])
     clock.at = START + 10.25
     claimable = store.next_claimable()
     assert claimable
     assert claimable.id == first
-    assert store.next_due_at() is None
+    assert store.awaits_work()
     assert store.feature(second).status is FeatureStatus.PENDING
 
 
