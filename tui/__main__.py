@@ -116,14 +116,13 @@ def _open(project: Path, arguments: argparse.Namespace) -> int:
             options = _passed_on(arguments)
             url = served.enter_context(browsers_served(way, project, options))
             told.append(f"In a browser: {url}")
-        for line in told:
-            print(line, flush=True)  # noqa: T201
         if not drawn:
-            return _run_unseen(open_engine())
+            return _run_unseen(open_engine(), told)
+        _tell(told)
         return _show(open_engine, project, arguments, told, live)
 
 
-def _run_unseen(engine: "Engine") -> int:
+def _run_unseen(engine: "Engine", told: Sequence[str]) -> int:
     """Only browsers see it; until it is interrupted."""
 
     def leave(_number: int, _frame: "FrameType | None") -> None:
@@ -131,8 +130,15 @@ def _run_unseen(engine: "Engine") -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
+    # Not before: whoever reads an address may also send a signal.
+    _tell(told)
     engine.run(lambda _snapshot: None)
     return 0
+
+
+def _tell(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, flush=True)  # noqa: T201
 
 
 def _demo(arguments: argparse.Namespace) -> int:
