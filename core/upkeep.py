@@ -9,8 +9,9 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
 from autocoder.core import lifecycle
 from autocoder.core.endings import closed_verdict, told_next
@@ -95,11 +96,15 @@ class Upkeep:
         features = self._store.features()
         base = next((each.base for each in features if each.id == record.feature_id), "")
         repository = self._repository.on(base)
-        self._tidying[record.agent_id] = self._git.submit(
-            lambda: _discard(
+        others = self._removals({record.agent_id})
+
+        def discard() -> bool:
+            wait(others)
+            return _discard(
                 repository, folder / "tmp", path, record.branch, merged=merged, forced=forced
             )
-        )
+
+        self._tidying[record.agent_id] = self._git.submit(discard)
 
     def tidy_ended(self, in_use: Collection[str]) -> None:
         """Remove what an orchestrator that is gone did not come to; never a path `in_use`."""
@@ -114,13 +119,25 @@ class Upkeep:
         `in_use` are paths of worktrees that are lived in, or about to be.
         """
         names, bases = frozenset(agent_ids), self._store.branch_bases()
-        self._cleaning[names] = self._git.submit(
-            lambda: clean_up(self._repository, sorted(names), in_use, bases)
-        )
+        others = self._removals(names)
+
+        def clean() -> tuple[Cleaned, ...]:
+            wait(others)
+            return clean_up(self._repository, sorted(names), in_use, bases)
+
+        self._cleaning[names] = self._git.submit(clean)
 
     def is_removing(self, worktree: str) -> bool:
         """Whether somebody has asked for its removal, which is under way."""
         return any(Path(worktree).name in names for names in self._cleaning)
+
+    def _removals(self, agent_ids: Collection[str]) -> list[Future[Any]]:
+        """What may be removing one of these worktrees: half a removal looks like changed files.
+
+        Who waits for them waits in git's threads, which take work in the order it came.
+        """
+        tidying = [self._tidying[each] for each in agent_ids if each in self._tidying]
+        return [*tidying, *(f for names, f in self._cleaning.items() if names & set(agent_ids))]
 
     def _cleaned(self, names: Collection[str], cleaning: Future[tuple[Cleaned, ...]]) -> None:
         failure = cleaning.exception()
