@@ -77,6 +77,7 @@ class MainScreen(Wishes, Looking, Beside):
 
     def on_mount(self) -> None:
         self.query_one("#filter-input", Input).cursor_blink = False
+        self.watch(self.grid, "cursor_key", self._show_log, init=False)
         self.grid.focus()
 
     # -- what comes down
@@ -149,10 +150,6 @@ class MainScreen(Wishes, Looking, Beside):
 
     def _show_log(self) -> None:
         self.log_pane.agent = self.selected
-
-    @on(Table.CursorMoved, "#grid")
-    def _on_cursor_moved(self) -> None:
-        self._show_log()
 
     @on(LogPane.StatusChanged)
     def _on_status_changed(self) -> None:

@@ -23,6 +23,19 @@ UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]
 class Painted(Widget):
     COMPONENT_CLASSES = {f"tone--{tone}" for tone in Tone} | {"row--cursor", "row--marked"}
 
+    _own_style: Style | None = None
+
+    @property
+    def rich_style(self) -> Style:
+        """As Textual works it out from all ancestors, once for each time the styles change."""
+        if self._own_style is None:
+            self._own_style = super().rich_style
+        return self._own_style
+
+    def notify_style_update(self) -> None:
+        self._own_style = None
+        super().notify_style_update()
+
     def tone(self, tone: Tone) -> Style:
         return self.get_component_rich_style(f"tone--{tone}", partial=True)
 

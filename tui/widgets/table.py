@@ -12,8 +12,8 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.message import Message
+from textual.reactive import reactive
 from textual.strip import Strip
-from textual.widget import Widget
 
 from autocoder.tui.columns import Column, Row, columns_for
 from autocoder.tui.palette import CURSOR, MARKED, Tone
@@ -38,20 +38,8 @@ class Table(Painted, Generic[Row], can_focus=True):
         Binding("S", "reverse", "reverse the order", show=False, id="table.reverse"),
     ]
 
-    class CursorMoved(Message):
-        """The cursor is on another row; None where there is no row left."""
-
-        def __init__(self, table: Widget, key: str | None) -> None:
-            super().__init__()
-            self.table = table
-            self.key = key
-
-        @property
-        def control(self) -> Widget:
-            return self.table
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, Table.CursorMoved) and message.table is self.table
+    cursor_key: reactive[str | None] = reactive(None, init=False)
+    """Key of the row under the cursor; None where there is no row. To be watched, not set."""
 
     class MarksChanged(Message):
         """Other rows are marked than before."""
@@ -83,10 +71,6 @@ class Table(Painted, Generic[Row], can_focus=True):
         self.marks: frozenset[str] = frozenset()
 
     # -- what it shows
-
-    @property
-    def cursor_key(self) -> str | None:
-        return self._key(self._rows[self._cursor]) if self._rows else None
 
     @property
     def cursor_row(self) -> Row | None:
@@ -122,8 +106,7 @@ class Table(Painted, Generic[Row], can_focus=True):
         self._measure()
         self._arrange()
         self.update_lines()
-        if self.cursor_key != before:
-            self.post_message(self.CursorMoved(self, self.cursor_key))
+        self._tell_cursor()
 
     def _in_order(self) -> list[Row]:
         column = next((each for each in self.columns if each.name == self._sorted_by), None)
@@ -272,7 +255,11 @@ class Table(Painted, Generic[Row], can_focus=True):
             self._measure()
             self._arrange()
             self.update_lines()
-            self.post_message(self.CursorMoved(self, self.cursor_key))
+            self._tell_cursor()
+
+    def _tell_cursor(self) -> None:
+        # By a watcher, not a message: what shows the row is then painted in the same frame.
+        self.cursor_key = self._key(self._rows[self._cursor]) if self._rows else None
 
     def _scroll_to_cursor(self) -> None:
         highest = max(0, len(self._rows) - self._visible)
