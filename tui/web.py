@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from autocoder.core.errors import RefusedError, UsageError
 
@@ -53,7 +54,6 @@ def browsers_served(way: TcpWay, project: Path, options: Sequence[str]) -> Itera
         "hosts": list(way.hosts),
         "origins": list(way.origins),
         "command": [*python, "autocoder.tui", *options, "--", str(project)],
-        "title": f"autocoder {project.name}",
     }
     log = project / LOG
     log.parent.mkdir(mode=0o700, exist_ok=True)
@@ -80,7 +80,7 @@ def browsers_served(way: TcpWay, project: Path, options: Sequence[str]) -> Itera
                     f"{way.host} port {way.port} cannot be served: {answer['error']}",
                     f"End what listens there, or choose AUTOCODER_UI_PORT. See {log}.",
                 )
-            yield f"http://{way.host}:{way.port}/?token={way.token}"
+            yield f"http://{way.host}:{way.port}/#{way.token}/{quote(project.name)}"
         finally:
             server.stdin.close()
             try:

@@ -3,7 +3,8 @@
 A program of its own, started by `tui.web`: it reads what it is to serve as one line of
 JSON on stdin, answers with one line, and ends when stdin does, so that it never
 outlives the panel that asked for it. Who is in a browser has every key of the panel,
-hence the token; nothing is loaded from any other host.
+hence the token, without which there is a page and no panel; nothing is loaded from any
+other host.
 """
 
 import asyncio
@@ -14,7 +15,6 @@ import shlex
 import socket
 import sys
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ class Way:
     """Other pages that may open a panel, besides its own."""
     command: tuple[str, ...]
     """Starts one attached panel."""
-    title: str
 
 
 class PanelServer(Server):
@@ -65,13 +64,10 @@ class PanelServer(Server):
             shlex.join(way.command),
             host=way.host,
             port=way.port,
-            title=way.title,
+            title="autocoder",
             templates_path=PAGE,
         )
         self._way = way
-        # Not the token itself: cookies of this host go to its other ports as well.
-        self._pass = hmac.new(way.token.encode(), b"panel in a browser", sha256).hexdigest()
-        self._cookie = f"autocoder_{way.port}"
         self._panels: set[AppService] = set()
 
     async def application(self) -> web.Application:
@@ -79,6 +75,7 @@ class PanelServer(Server):
         made.middlewares.append(self._guard)
         script = PAGE / "panel.js"
         made.router.add_get("/panel.js", lambda _: _sent(script))
+        made.router.add_get("/ws/{token}", self.handle_websocket)
         return made
 
     async def on_startup(self, app: web.Application) -> None:
@@ -90,7 +87,7 @@ class PanelServer(Server):
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        response = self._refusal(request) or self._admission(request)
+        response = self._refusal(request)
         if response is None:
             response = await handler(request)
             assert isinstance(response, web.StreamResponse)
@@ -98,37 +95,30 @@ class PanelServer(Server):
             response.headers.update(HEADERS)
         return response
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request) -> web.StreamResponse | None:
+        """None for the page, which says nothing of the project, and for who has the token."""
         if _name(request.host) not in self._way.hosts:
             return web.Response(status=403, text="this server does not go by that host name\n")
         origin = request.headers.get("Origin")
         own = f"http://{request.host}"
         if origin is not None and origin != own and origin not in self._way.origins:
             return web.Response(status=403, text="pages of that origin may not ask\n")
-        if origin is None and request.path == "/ws":
+        if request.path in ("/", "/panel.js") or request.path.startswith("/static/"):
+            return None
+        if not _same(request.match_info.get("token", ""), self._way.token):
+            return web.Response(
+                status=401, text="Open the address that the panel named at its start.\n"
+            )
+        if origin is None:
             return web.Response(status=403, text="only a page of this server may open a panel\n")
         return None
-
-    def _admission(self, request: web.Request) -> web.StreamResponse | None:
-        """The cookie for the token, or a refusal; None for who has the cookie already."""
-        given = request.query.get("token")
-        if given is not None and request.path == "/" and _same(given, self._way.token):
-            entered = web.Response(status=303, headers={"Location": "/"})
-            entered.set_cookie(self._cookie, self._pass, httponly=True, samesite="Strict", path="/")
-            return entered
-        if _same(request.cookies.get(self._cookie, ""), self._pass):
-            return None
-        return web.Response(
-            status=401, text="Open the address that the panel named at its start, token included.\n"
-        )
 
     async def handle_index(self, request: web.Request) -> web.Response:
         import aiohttp_jinja2
 
         values = {
-            "title": self.title,
+            "most_panels": MOST_PANELS,
             "font_size": min(max(to_int(request.query.get("fontsize", "14"), 14), 6), 40),
-            "websocket": f"ws://{request.host}/ws",
         }
         return aiohttp_jinja2.render_template("index.html", request, values)
 

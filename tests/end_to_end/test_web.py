@@ -43,10 +43,9 @@ class Served:
         connection.close()
         return response
 
-    def cookie(self) -> str:
-        given = self.get("/?" + urlsplit(self.url).query)
-        assert (given.status, given.headers["Location"]) == (303, "/")
-        return given.headers["Set-Cookie"]
+    @property
+    def token(self) -> str:
+        return urlsplit(self.url).fragment.partition("/")[0]
 
     def children(self) -> set[int]:
         """Every process below the panel's own."""
@@ -89,22 +88,26 @@ def served(tmp_path: Path, ports: range) -> Iterator[Served]:
 def test_nobody_gets_in_without_the_token_from_elsewhere_or_by_another_name(
     served: Served,
 ) -> None:
-    for path in ("/", "/ws", "/static/js/textual.js", "/?token=wrong"):
-        own = {"Origin": f"http://127.0.0.1:{served.port}"}
-        assert served.get(path, **own).status == 401
-    cookie = served.cookie()
-    assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
-    assert urlsplit(served.url).query.partition("=")[2] not in cookie
-    has = {"Cookie": cookie.partition(";")[0]}
-    inside = served.get("/", **has)
-    assert (inside.status, "default-src 'none'" in inside.headers["Content-Security-Policy"]) == (
-        200,
-        True,
-    )
-    assert served.get("/", **has, Host=f"rebound.example:{served.port}").status == 403
-    assert served.get("/ws", **has, **UPGRADE, Origin="http://localhost:5173").status == 403
-    assert served.get("/ws", **has, **UPGRADE).status == 403
+    own = {"Origin": f"http://127.0.0.1:{served.port}"}
+    for path in ("/ws", "/ws/wrong", "/download/1"):
+        assert served.get(path, **own, **UPGRADE).status == 401
+    page = served.get("/")
+    assert (page.status, page.headers["Set-Cookie"]) == (200, None)
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert served.get("/", Host=f"rebound.example:{served.port}").status == 403
+    inside = f"/ws/{served.token}"
+    assert served.get(inside, **UPGRADE, Origin="http://localhost:5173").status == 403
+    assert served.get(inside, **UPGRADE).status == 403
+    assert served.get(inside, **UPGRADE, **own).status == 101
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_without_the_token_the_page_says_what_to_do(served: Served, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as page:
+        page.open(f"http://127.0.0.1:{served.port}/")
+        page.wait_for("document.body.innerText.includes('with all behind its #')")
+        page.open(f"http://127.0.0.1:{served.port}/#wrong/project")
+        page.wait_for("document.body.innerText.includes('No panel was opened')")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -126,11 +129,12 @@ def test_a_key_pressed_in_a_browser_reaches_the_orchestrator(
             return snapshot is not None and snapshot.paused
 
         wait_until(pauses, seconds=60, what="the orchestrator is paused")
-        address = page.run("location.href")
+        address, title = page.run("location.href"), page.run("document.title")
         if shot := os.environ.get("AUTOCODER_WEB_SCREENSHOT"):
             page.screenshot(Path(shot))
         asked_for = page.asked_for
 
-    assert address == f"http://127.0.0.1:{served.port}/"
+    assert (address, title) == (f"http://127.0.0.1:{served.port}/", "autocoder project")
+    assert not any(served.token in url for url in asked_for if not url.startswith("ws:"))
     hosts = {urlsplit(url).hostname for url in asked_for if not url.startswith("data:")}
     assert hosts == {"127.0.0.1"}
