@@ -5,6 +5,7 @@ whether memory stays flat.
 """
 
 import contextlib
+import json
 import os
 import re
 import statistics
@@ -18,7 +19,10 @@ from pathlib import Path
 import psutil
 
 from support.figures import Figure, figure
+from support.marked import Marked
+from support.projects import Project
 from support.pty import Terminal
+from support.sockets import reserved_ports
 
 SUPPORT = Path(__file__).parent.parent / "support"
 SIZE = (140, 40)
@@ -26,6 +30,9 @@ SECONDS = float(os.environ.get("AUTOCODER_BENCH_SECONDS", "8"))
 LOOKS = 8
 """How often memory is looked at in that time."""
 KEYS = 60
+LOGS = ".autocoder/agents/*/log"
+LONGEST_S = 300.0
+NUMBERED = re.compile(rb"line ([0-9]{8}) of a log")
 
 
 def figures() -> Iterator[Figure]:
@@ -43,6 +50,7 @@ def figures() -> Iterator[Figure]:
     yield from _busy("wall of 9 panes", 100, 1000, ("v",), size=(200, 32))
     yield from _busy("wall of 24 panes", 100, 1000, ("v",), size=(230, 48))
     yield from _many_rows()
+    yield from _files()
 
 
 def _first_paint() -> Iterator[Figure]:
@@ -80,6 +88,38 @@ def _busy(
                 at_most=200,
                 note=f"{note}; {grown:+.1f} MB in {SECONDS:.0f} s, at most {most / 1e6:.0f}",
             )
+
+
+def _files() -> Iterator[Figure]:
+    """Real agents below a real panel: every line that they print is in their logs, in order."""
+    agents, rate, lines = 100, 1000, 10_000
+    command = [sys.executable, "-I", "-S", str(SUPPORT / "printing_program.py")]
+    command += [str(rate), str(lines)]
+    backend = f"\n[backends.printing]\ncommand = {json.dumps(command)}\n"
+    with (
+        Marked() as marked,
+        tempfile.TemporaryDirectory() as name,
+        reserved_ports(100 + 2 * agents) as ports,
+    ):
+        project = Project(Path(name), ports, features=agents, parallel=agents, more=backend)
+        argv = [sys.executable, "-m", "autocoder.tui", project.folder]
+        env = {**os.environ, "AUTOCODER_BACKEND": "printing", **marked.env}
+        last = b"line %08d" % (lines - 1)
+        with Terminal(argv, env=env, size=SIZE, interpret=False) as terminal:
+            logs: list[Path] = []
+            began = time.monotonic()
+            while len(logs) < agents or not all(last in log.read_bytes()[-200:] for log in logs):
+                if time.monotonic() - began > LONGEST_S:
+                    raise TimeoutError(f"{len(logs)} logs, not all of them to their last line")
+                _settle(terminal, 0.5)
+                del terminal.raw[:]
+                logs = sorted(project.folder.glob(LOGS))
+            marked.end()
+        numbers = [[int(found) for found in NUMBERED.findall(log.read_bytes())] for log in logs]
+    lost = sum(len(set(range(lines)) - set(found)) for found in numbers)
+    disordered = sum(found != sorted(set(found)) for found in numbers)
+    note = f"{agents} real agents x {lines} lines, {disordered} logs out of order or doubled"
+    yield figure("busy panel, lines lost in the files", lost, "", at_most=0, note=note)
 
 
 def _many_rows() -> Iterator[Figure]:
