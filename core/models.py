@@ -190,6 +190,8 @@ class Feature:
     """`READY_FOR_VERIFICATION` while a finished branch waits to be merged, `VERIFIED` after."""
     agent_id: str = ""
     """The agent that works on it now."""
+    held: bool = False
+    """Its agent was stopped by a human: nobody starts on it until a human asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,8 @@ class Agent:
     """Why its model's service is being asked again; empty while that answers."""
     problem: str = ""
     """What is wrong with it now, for the human; empty when all is well."""
+    held: bool = False
+    """It has ended, is the latest of its feature, and that is held."""
 
     @property
     def live(self) -> bool:
@@ -270,6 +274,8 @@ class FeatureCounts:
     in_progress: int = 0
     pending: int = 0
     """Waiting, for whatever reason."""
+    held: int = 0
+    """Of those pending, the ones that a human holds back."""
     blocked: int = 0
     ready_to_merge: int = 0
     """Done on their branch, not yet in base; counted in `done` too."""

@@ -25,6 +25,7 @@ def agent_json(agent: Agent) -> dict[str, Any]:
         "ended_at": agent.ended_at,
         "reason": agent.reason,
         "problem": agent.problem,
+        "held": agent.held,
         "model": agent.model,
         "iteration": agent.iteration,
         "last_tool": agent.last_tool,

@@ -73,7 +73,7 @@ class Snapshots:
         self._features: tuple[Feature, ...] = ()
         self._history: tuple[AgentRecord, ...] = ()
         self._ended: tuple[Agent, ...] = ()
-        self._history_of: tuple[Tally, int] | None = None
+        self._history_of: tuple[Tally, int, frozenset[int]] | None = None
         self._shown: dict[str, tuple[tuple[object, ...], Agent]] = {}
         """Live agents as they were shown last, and what that was made of."""
 
@@ -85,7 +85,10 @@ class Snapshots:
         """
         self.pools = self._allocator.status().pools
         self._leases = self._allocator.leases()
-        self._features = self._store.features()
+        self._features = tuple(
+            replace(feature, held=True) if self._is_held(feature) else feature
+            for feature in self._store.features()
+        )
         self._read_history()
 
     def take(
@@ -150,12 +153,22 @@ class Snapshots:
             seconds=time.monotonic() - self._started,
         )
 
+    def _is_held(self, feature: Feature) -> bool:
+        waits = feature.status is FeatureStatus.PENDING
+        return waits and feature.id in self._fleet.held_back
+
     def _read_history(self) -> None:
-        history_of = (replace(self._fleet.tally), self._upkeep.tidied)
+        held = frozenset(feature.id for feature in self._features if feature.held)
+        history_of = (replace(self._fleet.tally), self._upkeep.tidied, held)
         if self._history_of != history_of:
             self._history = self._store.history(ENDED_SHOWN)
+            latest = {record.feature_id: record.agent_id for record in reversed(self._history)}
+            holding = {latest.get(feature_id) for feature_id in held}
             self._ended = tuple(
-                with_progress(record.as_agent(), self._observer.progress(record.agent_id))
+                replace(
+                    with_progress(record.as_agent(), self._observer.progress(record.agent_id)),
+                    held=record.agent_id in holding,
+                )
                 for record in self._history
             )
             self._history_of = history_of
@@ -217,6 +230,7 @@ def count_features(features: tuple[Feature, ...]) -> FeatureCounts:
         done=by_status[FeatureStatus.DONE],
         in_progress=by_status[FeatureStatus.IN_PROGRESS],
         pending=by_status[FeatureStatus.PENDING],
+        held=sum(feature.held for feature in features),
         blocked=by_status[FeatureStatus.BLOCKED],
         ready_to_merge=ready,
     )

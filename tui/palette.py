@@ -54,6 +54,8 @@ STATE_TONE: Final = {
     AgentState.KILLED: Tone.DIM,
 }
 WAITING, BLOCKED, PROBLEM, MARKED, CURSOR, NOTHING = "▪", "▣", "⚠", "◆", "▶", "–"
+HELD, HELD_WORD = "‖", "held"
+"""Stopped by a human, and not gone on with before one asks for it."""
 
 LISTENER: Final = {
     Listener.OWN: ("●", Tone.GOOD, "its own listener"),
@@ -77,6 +79,8 @@ SEVERITY: Final = {
 def state_of(agent: Agent) -> tuple[str, str, Tone]:
     """Glyph, word and tone; a problem takes the glyph, the word stays."""
     word = STATE_WORD[agent.state]
+    if agent.held:
+        return HELD, HELD_WORD, Tone.ACCENT
     if agent.problem:
         return PROBLEM, word, Tone.WARN
     return STATE_GLYPH[agent.state], word, STATE_TONE[agent.state]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from autocoder.core.models import Agent
-from autocoder.tui.palette import STATE_WORD
+from autocoder.tui.palette import STATE_WORD, state_of
 
 
 def _contains(value: str, wanted: str) -> bool:
@@ -24,7 +24,8 @@ def _ports(agent: Agent) -> tuple[str, ...]:
 FIELDS: Final[Mapping[str, Callable[[Agent, str], bool]]] = MappingProxyType(
     {
         "state": lambda agent, wanted: (
-            STATE_WORD[agent.state].startswith(wanted)
+            state_of(agent)[1].startswith(wanted)
+            or STATE_WORD[agent.state].startswith(wanted)
             or agent.state.value.casefold().startswith(wanted)
         ),
         "agent": lambda agent, wanted: _contains(agent.agent_id, wanted),
@@ -95,5 +96,6 @@ def _anywhere(agent: Agent, wanted: str) -> bool:
         agent.problem,
         agent.last_line,
         STATE_WORD[agent.state],
+        state_of(agent)[1],
     )
     return any(_contains(text, wanted) for text in said) or wanted in _ports(agent)

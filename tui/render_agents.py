@@ -9,13 +9,14 @@ from autocoder.tui.columns import NO_VALUE, Column
 from autocoder.tui.palette import LISTENER, NOTHING, STATE_TONE, Tone, state_of
 from autocoder.tui.spans import Line, age, duration, size
 
+GO_ON = "r goes on with it"
 QUIET_S = 15.0
 """A worker that was heard of since is not worth a number that changes all the time."""
 
 
 def _state(agent: Agent, _now: float) -> Line:
     glyph, word, tone = state_of(agent)
-    return ((f"{glyph} ", tone), (word, STATE_TONE[agent.state]))
+    return ((f"{glyph} ", tone), (word, tone if agent.held else STATE_TONE[agent.state]))
 
 
 def _port(port: int | None, listener: Listener) -> Line:
@@ -41,20 +42,14 @@ def _age(agent: Agent, now: float) -> Line:
     return ((age(since, now), Tone.DIM),) if since else NO_VALUE
 
 
+GRAVITY = ("crashed", "failed", "held", "stopping", "starting", "active", "killed", "done")
+
+
 def _gravity(agent: Agent) -> int:
     """What needs a human first, then what is at work, then what is over."""
     if agent.live and agent.problem:
         return 0
-    order = (
-        AgentState.CRASHED,
-        AgentState.FAILED,
-        AgentState.STOPPING,
-        AgentState.STARTING,
-        AgentState.ACTIVE,
-        AgentState.KILLED,
-        AgentState.COMPLETED,
-    )
-    return 1 + order.index(agent.state)
+    return 1 + GRAVITY.index(state_of(agent)[1])
 
 
 def _beat(agent: Agent, now: float) -> Line:
@@ -69,6 +64,8 @@ def _beat(agent: Agent, now: float) -> Line:
 def _last_line(agent: Agent, _now: float) -> Line:
     if agent.problem:
         return ((sanitise(agent.problem), Tone.WARN),)
+    if agent.held:
+        return ((GO_ON, Tone.ACCENT), (f"; {sanitise(agent.reason)}", Tone.DIM))
     if not agent.live and agent.reason:
         bad = agent.state in (AgentState.CRASHED, AgentState.FAILED)
         return ((sanitise(agent.reason), Tone.PLAIN if bad else Tone.DIM),)
@@ -149,6 +146,6 @@ def problems(snapshot: Snapshot) -> tuple[Agent, ...]:
         # The latest attempt comes first, and speaks for those before it.
         if agent.feature_id not in settled:
             settled.add(agent.feature_id)
-            if agent.state in (AgentState.CRASHED, AgentState.FAILED):
+            if agent.state in (AgentState.CRASHED, AgentState.FAILED) and not agent.held:
                 found.append(agent)
     return tuple(found)

@@ -3,7 +3,7 @@
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Feature, FeatureStatus
 from autocoder.tui.columns import NO_VALUE, Column
-from autocoder.tui.palette import BLOCKED, WAITING, Tone
+from autocoder.tui.palette import BLOCKED, HELD, HELD_WORD, WAITING, Tone
 from autocoder.tui.spans import Line, duration
 
 STATUS = {
@@ -24,6 +24,8 @@ def _status(feature: Feature, now: float) -> Line:
         return (("‖ off", Tone.DIM),)
     if feature.status is FeatureStatus.DONE and feature.review_status == "READY_FOR_VERIFICATION":
         return (("⇡ to merge", Tone.ACCENT),)
+    if feature.held:
+        return ((f"{HELD} {HELD_WORD}", Tone.ACCENT),)
     later = feature.next_attempt_at
     if feature.status is FeatureStatus.PENDING and later is not None and later > now:
         return ((f"{glyph} in {duration(later - now)}", Tone.DIM),)

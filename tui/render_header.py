@@ -7,6 +7,8 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, AgentState, PoolStatus, Snapshot
 from autocoder.tui.palette import (
     BLOCKED,
+    HELD,
+    HELD_WORD,
     PROBLEM,
     STATE_GLYPH,
     STATE_TONE,
@@ -69,7 +71,9 @@ def _counts(snapshot: Snapshot, trouble: Sequence[Agent]) -> list[Line]:
             counts.append(_count(STATE_GLYPH[state], Tone.BAD, wrong[state], STATE_WORD[state]))
     if features.blocked:
         counts.append(_count(BLOCKED, Tone.BAD, features.blocked, "blocked"))
-    counts.append(_count(WAITING, Tone.DIM, features.pending, "waiting"))
+    counts.append(_count(WAITING, Tone.DIM, features.pending - features.held, "waiting"))
+    if features.held:
+        counts.append(_count(HELD, Tone.ACCENT, features.held, HELD_WORD))
     if features.ready_to_merge:
         counts.append(_count("⇡", Tone.ACCENT, features.ready_to_merge, "to merge"))
     return counts

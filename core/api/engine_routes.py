@@ -36,6 +36,7 @@ def add_status_routes(app: FastAPI, service: Service) -> None:
                     "done": snapshot.features.done,
                     "in_progress": snapshot.features.in_progress,
                     "pending": snapshot.features.pending,
+                    "held": snapshot.features.held,
                     "blocked": snapshot.features.blocked,
                     "ready_to_merge": snapshot.features.ready_to_merge,
                 },

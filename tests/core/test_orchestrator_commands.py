@@ -161,9 +161,13 @@ def test_the_feature_of_a_stopped_agent_waits_until_somebody_asks_for_it(
         said = run.notice(agent.agent_id, "its feature waits until it is retried or started")
         run.wait(lambda s: s.finished and s.features.done == 1, what="the other one is done")
 
-        assert [a.feature_id for a in run.snapshot.agents] == [other, stopped]  # type: ignore[union-attr]
+        assert run.snapshot is not None
+        assert [a.feature_id for a in run.snapshot.agents] == [other, stopped]
+        assert [a.held for a in run.snapshot.agents] == [False, True]
+        assert run.snapshot.features.held == 1
         run.submit(RetryFeature(stopped))
         run.agent_of(stopped)
+        run.wait(lambda s: not s.features.held and not any(a.held for a in s.agents))
     assert said.text.count("waits") == 1
 
 

@@ -330,3 +330,23 @@ async def test_the_narrowest_screen_keeps_state_agent_worktree_pid_and_both_port
         row = next(line for line in run.screen.splitlines() if " a-0f38 " in line)
         for said in ("● active", "…/a-0f38", "48288", "5007 ●", "5180 ●"):
             assert said in row
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+async def test_a_stopped_agent_whose_feature_waits_for_a_human_says_so_and_r_goes_on(
+    width: int,
+) -> None:
+    held = an_ended(4, AgentState.KILLED, "stopped on request after 47s", 9, held=True)
+    fleet = a_snapshot(ONE, held, features=FeatureCounts(12, 1, 1, pending=10, held=1))
+    async with driven(fleet, size=(width, 32)) as run:
+        header, row = run.screen.splitlines()[0], row_of(held.agent_id, run.screen)
+        assert "▪ 9" in header
+        assert "‖ 1" in header
+        assert "‖ held" in row
+        assert "r goes on with it" in row or width < 140
+        await run.press("G", "r")
+        assert run.asked == [RecoverAgent(held.agent_id)]
+
+
+def row_of(agent_id: str, screen: str) -> str:
+    return next(line for line in screen.splitlines() if f" {agent_id} " in line)

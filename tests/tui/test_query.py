@@ -1,5 +1,7 @@
 """Claims about the filter language."""
 
+from dataclasses import replace
+
 from autocoder.core.models import AgentState
 from autocoder.tui.query import parse
 from support.snapshots import an_agent, an_ended
@@ -44,6 +46,13 @@ def test_an_exclamation_mark_turns_a_word_around() -> None:
 def test_half_a_filter_hides_nobody_while_it_is_typed() -> None:
     for text in ("state:", "!", "port:", "   "):
         assert len(kept(text)) == 2 or text == "!"
+
+
+def test_a_held_agent_is_found_by_what_the_grid_calls_it() -> None:
+    held = replace(an_ended(3, AgentState.KILLED, "stopped on request", 5), held=True)
+    for text in ("state:held", "held", "state:killed"):
+        assert parse(text).holds(held)
+        assert not parse(text).holds(ACTIVE)
 
 
 def test_an_unknown_field_is_named_and_looked_for_as_text() -> None:

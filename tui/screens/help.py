@@ -23,6 +23,12 @@ def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
         glyph, tone = palette.STATE_GLYPH[state], palette.STATE_TONE[state]
         lines.append(((f"    {glyph}  ", tone), (palette.STATE_WORD[state], Tone.PLAIN)))
     lines.append(
+        (
+            (f"    {palette.HELD}  ", Tone.ACCENT),
+            ("held: its feature waits until you let it go on, with r", Tone.PLAIN),
+        )
+    )
+    lines.append(
         ((f"    {palette.PROBLEM}  ", Tone.WARN), ("needs you: the reason follows", Tone.PLAIN))
     )
     for glyph, tone, words in palette.LISTENER.values():
