@@ -67,7 +67,8 @@ async def until(pilot: Pilot[Departure], condition: Callable[[], bool], seconds:
     return True
 
 
-async def take(names: list[str]) -> None:
+async def take(name: str) -> None:
+    """On a demo of its own: one that has gone on too far shows nothing of the kind any more."""
     with tempfile.TemporaryDirectory(prefix="autocoder-screenshots-") as home:
         os.environ["AUTOCODER_LEDGER_URL"] = f"sqlite:///{home}/ledger.db"
         project = make_demo(Path(home))
@@ -76,13 +77,12 @@ async def take(names: list[str]) -> None:
         panel = Panel(
             lambda: open_engine(project, settings),
             project.name,
-            open_questions=lambda: open_questions(project, cli),
+            open_questions=lambda: open_questions(project, settings),
         )
         try:
-            async with panel.run_test(size=WIDE) as pilot:
+            async with panel.run_test(size=PICTURES[name][0]) as pilot:
                 try:
-                    for name in names:
-                        await take_one(panel, pilot, name)
+                    await take_one(panel, pilot, name)
                 finally:
                     panel.submit(StopAll())
                     await until(pilot, lambda: not any_live(panel.snapshot), 60)
@@ -94,9 +94,7 @@ async def take_one(panel: Panel, pilot: Pilot[Departure], name: str) -> None:
     wanted = WORTH.get(name, busy)
     if not await until(pilot, lambda: wanted(panel.snapshot), 60):
         sys.exit(f"the demo had nothing to show for {name} within a minute")
-    size, keys = PICTURES[name]
-    await pilot.resize_terminal(*size)
-    await pilot.press(*keys)
+    await pilot.press(*PICTURES[name][1])
     await pilot.pause(0.7)
     (FOLDER / f"{name}.svg").write_text(picture(panel), "utf-8")
     sys.stderr.write(f"screenshots/{name}.svg\n")
@@ -119,4 +117,5 @@ if __name__ == "__main__":
     if unknown:
         sys.exit(f"no such picture: {', '.join(sorted(unknown))}; known: {', '.join(PICTURES)}")
     FOLDER.mkdir(exist_ok=True)
-    asyncio.run(take([name for name in PICTURES if name in (sys.argv[1:] or PICTURES)]))
+    for wanted in sys.argv[1:] or PICTURES:
+        asyncio.run(take(wanted))

@@ -102,7 +102,7 @@ def _files() -> Iterator[Figure]:
         reserved_ports(100 + 2 * agents) as ports,
     ):
         project = Project(Path(name), ports, features=agents, parallel=agents, more=backend)
-        argv = [sys.executable, "-m", "autocoder.tui", project.folder]
+        argv = [sys.executable, "-m", "autocoder.tui", str(project.folder)]
         env = {**os.environ, "AUTOCODER_BACKEND": "printing", **marked.env}
         last = b"line %08d" % (lines - 1)
         with Terminal(argv, env=env, size=SIZE, interpret=False) as terminal:
