@@ -19,10 +19,6 @@ EXHAUSTED_S = 1.0
 """How long after a refused lease the ledger is asked again although its counts are the same."""
 
 
-LONGEST_S = 0.05
-"""After so long no further agent is started in one pass; the next pass follows at once."""
-
-
 class Filling:
     def __init__(
         self,
@@ -44,24 +40,25 @@ class Filling:
         self.paused = False
         """No agent starts by itself until a human says so."""
 
-    def fill(self) -> bool:
+    def fill(self, until: float) -> bool:
         """Start what was asked to be gone on with, then new agents until `parallel` live.
 
-        True where more could be started at once: a command that came in between goes first.
+        `until` is monotonic: later none is begun. True where more could be started at once.
         """
         self._stop_failing_alike()
-        began = time.monotonic()
         try:
             if not self._still_exhausted():
                 self._fleet.go_on()
             while not self.paused and len(self._fleet) < self._settings.parallel:
-                if time.monotonic() - began > LONGEST_S:
+                if self._admission.held or self._still_exhausted():
+                    return False
+                if time.monotonic() >= until:
                     return True
-                if self._admission.held or self._still_exhausted() or not self._start_next():
+                if not self._start_next():
                     return False
         except PoolExhausted as error:
-            until = time.monotonic() + EXHAUSTED_S
-            self._exhausted = self._allocator.status().pools, until
+            refused_until = time.monotonic() + EXHAUSTED_S
+            self._exhausted = self._allocator.status().pools, refused_until
             self._notices.stand(Severity.WARNING, f"pool {error.role}", error.said)
         return False
 
@@ -72,6 +69,8 @@ class Filling:
             return False
         try:
             self._admission.check_room()
+            if not self._fleet.can_name():
+                return False
             self._fleet.spawn(feature)
         except (PoolExhausted, DatabaseError):
             raise

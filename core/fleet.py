@@ -193,6 +193,10 @@ class Fleet:
         """As `Adoption.adopt_stray`."""
         self._adoption.adopt_stray(agent_id)
 
+    def can_name(self) -> bool:
+        """As `Spawning.can_name`."""
+        return self._spawning.can_name()
+
     def spawn(
         self, feature: Feature, *, requested: bool = False, source: AgentRecord | None = None
     ) -> bool:
@@ -258,17 +262,21 @@ class Fleet:
             if live.stage is Stage.RUNNING:
                 self._watch(live)
 
-    def advance(self) -> None:
-        """Let every agent take the step its state and its worker allow.
+    def advance(self, until: float) -> bool:
+        """Let every agent take the step its state and its worker allow, the oldest first.
+
+        `until` is monotonic: the step under way then is the last. True where agents are left.
 
         Raises:
             DatabaseError: what could not be written is written at the next tick.
         """
-        for live in self:
-            self._advance(live)
+        waiting = list(self)
+        while waiting and time.monotonic() < until:
+            self._advance(waiting.pop(0))
         self._agents.write_states()
         self._upkeep.collect(self._agents.ids())
         self._leases.give_back()
+        return bool(waiting)
 
     def _advance(self, live: LiveAgent) -> None:
         if live.stage in (Stage.PREPARING, Stage.MOVING):

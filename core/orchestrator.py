@@ -38,6 +38,10 @@ from autocoder.core.worktrees import Repository
 MEND_S = 2.0
 """How often leases are compared with what lives."""
 
+STEPS_S = 0.05
+"""After so long no agent takes a step or is started in this pass: the next one follows at once,
+and a command that came in between goes first."""
+
 STARTING_S = 0.1
 """A worker's first report wakes nobody, so it is looked for this often."""
 
@@ -217,11 +221,12 @@ class Orchestrator:
         while not self._commands.empty():
             self._orders.take(self._commands.get_nowait())
         self._orders.obey()
-        self._fleet.advance()
+        until = time.monotonic() + STEPS_S
+        unfinished = self._fleet.advance(until)
         self._upkeep.merge_waiting()
         if self._backlog is not None:
             self._backlog.look()
-        if self._filling.fill():
+        if self._filling.fill(until) or unfinished:
             self._wake()
         self._mend_ledger()
         self._watching.write_beats()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocoder.core.agent_leases import AgentLeases
+from autocoder.core.branch_names import BranchNames
 from autocoder.core.errors import AutocoderError, DatabaseError, RefusedError, UsageError
 from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
@@ -56,7 +57,12 @@ class Spawning:
         self._launcher = launcher
         self._kernel = kernel
         self._git = git
+        self._branch_names = BranchNames(repository, git)
         self._now = now
+
+    def can_name(self) -> bool:
+        """As `BranchNames.known`: an agent that waits until then keeps the loop from waiting."""
+        return self._branch_names.known()
 
     def spawn(
         self, feature: Feature, *, requested: bool = False, source: AgentRecord | None = None
@@ -76,7 +82,7 @@ class Spawning:
         )
         agent_id = self._store.free_agent_id(self._is_known)
         repository = self._repository.on(feature.base)
-        branch = goes_on.branch if goes_on else repository.branch_name(feature.id, feature.name)
+        branch = goes_on.branch if goes_on else self._branch_names.give(feature)
         worktree = (
             goes_on.worktree_path if goes_on else str(self._repository.worktrees_dir / agent_id)
         )
@@ -110,7 +116,7 @@ class Spawning:
             lambda: _prepare(repository, record, feature.branch_name, made=goes_on is not None)
         )
         if goes_on:
-            self._store.set_worktree(goes_on.agent_id, "")
+            self._store.clear_worktrees([goes_on.agent_id])
         return True
 
     def advance(self, live: LiveAgent) -> Verdict | None:

@@ -275,13 +275,16 @@ class Upkeep:
             if agent_id in live and count.exception() is None:
                 self.dirty_files[agent_id] = count.result()
             self._dirty = None
+        removed = []
         for agent_id, tidying in take_done(self._tidying):
             failure = tidying.exception()
             if isinstance(failure, AutocoderError):
                 self._say_kept(agent_id, failure.message)
             elif tidying.result():
-                self.tidied += 1
-                self._store.set_worktree(agent_id, "")
+                removed.append(agent_id)
+        if removed:
+            self.tidied += len(removed)
+            self._store.clear_worktrees(removed)
         for names, cleaning in take_done(self._cleaning):
             self._cleaned(names, cleaning)
         for feature_id, merging in take_done(self._merging):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Select, Table, insert, select, text, update
@@ -142,12 +142,12 @@ class AgentTables(OpenedDatabase):
                     update(LIVE).where(LIVE.c.agent_id == agent_id).values(status=state.value)
                 )
 
-    def set_worktree(self, agent_id: str, path: str) -> None:
-        """Note where the worktree of a live or ended agent is; empty once removed or handed on."""
+    def clear_worktrees(self, agent_ids: Collection[str]) -> None:
+        """Note that the worktrees of these live or ended agents are removed or handed on."""
         with self._writing() as connection:
             for table in (LIVE, HISTORY):
                 connection.execute(
-                    update(table).where(table.c.agent_id == agent_id).values(worktree_path=path)
+                    update(table).where(table.c.agent_id.in_(agent_ids)).values(worktree_path="")
                 )
 
     def worktrees_in_use(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ from autocoder.core.worktrees.merging import (
     ReadyToMerge,
 )
 from autocoder.core.worktrees.opening import open_repository
-from autocoder.core.worktrees.repository import Repository, Worktree
+from autocoder.core.worktrees.repository import Repository, Worktree, free_branch_name
 from autocoder.core.worktrees.surveying import survey
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Repository",
     "Worktree",
     "clean_up",
+    "free_branch_name",
     "open_repository",
     "survey",
     "why_kept",

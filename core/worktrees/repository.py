@@ -9,7 +9,7 @@ import copy
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,18 +76,14 @@ class Repository:
         """Full id of the commit base is at."""
         return self._git.run("rev-parse", "--verify", f"refs/heads/{self.base}^{{commit}}").line()
 
-    def branch_name(self, feature_id: int, name: str) -> str:
-        """A branch for a feature that no branch has yet: `feat/<id>-<slug>`, or with -2, -3 ..."""
+    def feature_branches(self) -> frozenset[str]:
+        """The branches that leave a feature's no room: those below `feat`, and `feat` itself."""
         listing = self._git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/feat")
-        taken = set(listing.line().split("\n"))
-        # A branch `feat` leaves no room for branches below it.
-        prefix = "feat-" if "feat" in taken else "feat/"
-        wanted = f"{prefix}{feature_id}-{_slug(name)}"
-        number, free = 1, wanted
-        while free in taken:
-            number += 1
-            free = f"{wanted}-{number}"
-        return free
+        return frozenset(listing.line().split("\n"))
+
+    def branch_name(self, feature_id: int, name: str) -> str:
+        """A branch for a feature that no branch has yet."""
+        return free_branch_name(feature_id, name, self.feature_branches())
 
     def commits_ahead(self, branch: str, since: str = "") -> int:
         """How many commits `branch` has that base, or the commit `since`, has not.
@@ -395,6 +391,18 @@ class Repository:
             ours=self._is_ours(path),
             missing=not path.is_dir(),
         )
+
+
+def free_branch_name(feature_id: int, name: str, taken: Collection[str]) -> str:
+    """A branch for a feature that is none of `taken`: `feat/<id>-<slug>`, or with -2, -3 ..."""
+    # A branch `feat` leaves no room for branches below it.
+    prefix = "feat-" if "feat" in taken else "feat/"
+    wanted = f"{prefix}{feature_id}-{_slug(name)}"
+    number, free = 1, wanted
+    while free in taken:
+        number += 1
+        free = f"{wanted}-{number}"
+    return free
 
 
 def _diff_text(git: Git, *arguments: str) -> str:

@@ -24,7 +24,7 @@ COMPLETE += [
     "allocator.release",
     "repository.remove",
     "repository.delete_branch",
-    "store.set_worktree",
+    "store.clear_worktrees",
 ]
 END = ["launcher.facts", "store.end_agent", "allocator.release"]
 RECOVER = [*END, "allocator.lease", "store.claim", "launcher.start", "store.set_worker"]

@@ -12,11 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from autocoder.core.commands import ExpandPool, KillAgent, RecoverAgent, SpawnAgent
+from autocoder.core.commands import (
+    ExpandPool,
+    KillAgent,
+    Pause,
+    RecoverAgent,
+    Resume,
+    SpawnAgent,
+)
 from autocoder.core.composition import BUSY_TIMEOUT_S
 from autocoder.core.launcher import LocalLauncher, WorkerProcess, WorkerSpec
 from autocoder.core.models import FeatureStatus, Role
 from support.fleets import TOLD, WAITS, Project, Running, running
+from support.repositories import git
 from support.sockets import bind, listen
 from support.waiting import wait_until
 from support.workers import is_alive
@@ -129,6 +137,32 @@ def test_a_worktree_that_cannot_be_made_costs_no_attempt(project: Project) -> No
 
     assert run.feature(feature_id).attempts == 0
     assert run.report().crashed == 0
+
+
+def test_what_is_asked_for_waits_for_no_git_that_is_slow_to_name_a_branch(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = project.dir.parent / "slow-git"
+    slow.mkdir()
+    real = git(project.dir, "--exec-path")
+    (slow / "git").write_text(
+        f'#!/bin/sh\ncase "$*" in *refs/heads/feat) touch {slow}/begun;'
+        f" while ! test -e {slow}/go; do sleep 0.02; done;; esac\n"
+        f'exec {real}/git "$@"\n'
+    )
+    (slow / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+    project.add("")
+    with running(project) as run:
+        wait_until((slow / "begun").exists)
+        run.submit(Pause())
+        paused = run.wait(lambda s: s.paused, seconds=5)
+        (slow / "go").touch()
+        run.submit(Resume())
+        run.wait(lambda s: s.features.done == 1)
+
+    assert paused.agents == ()
+    assert "Do feature 1" in project.commits()
 
 
 def test_trouble_that_lasts_is_said_once_and_tried_ever_more_rarely(project: Project) -> None:

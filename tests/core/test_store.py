@@ -532,7 +532,7 @@ def test_the_worktree_of_an_ended_agent_can_be_noted_as_gone(store: ProjectStore
     store.claim(feature_id, new_agent("a-1"))
     store.end_agent("a-1", state=AgentState.COMPLETED, exit_code=0, reason="", outcome=DONE)
 
-    store.set_worktree("a-1", "")
+    store.clear_worktrees(["a-1"])
 
     assert store.agent("a-1").worktree_path == ""
 
