@@ -120,14 +120,13 @@ def web_way(settings: Settings, *, beside_api: bool) -> TcpWay:
     return replace(way, port=way.port + beside_api, origins=origins)
 
 
-def open_questions(project_dir: Path, cli: Mapping[str, object]) -> Questions:
+def open_questions(project_dir: Path, settings: Settings) -> Questions:
     """Answers about a project's agents, for a front end; nothing is locked or changed.
 
     Raises:
         AutocoderError: as `open_engine`, except that nobody can be in the way.
     """
     project_dir = existing_folder(project_dir)
-    settings = load_settings(project_dir, environ=os.environ, cli=cli)
     return LocalAnswers(
         project_dir,
         settings,

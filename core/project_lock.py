@@ -64,6 +64,12 @@ def read_holder(project_dir: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
+def run_elsewhere(project_dir: Path) -> str:
+    """Which other process said last that it is the orchestrator; empty when that was this one."""
+    holder = read_holder(project_dir)
+    return _described(holder) if holder and holder.get("pid") != os.getpid() else ""
+
+
 def _described(holder: dict[str, Any]) -> str:
     if not holder:
         return "it has not said who it is"

@@ -3,6 +3,8 @@
 Every refusal names where the value stands; nothing here knows which settings there are.
 """
 
+import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +17,25 @@ LOWEST_PORT, HIGHEST_PORT = 1024, 65535
 """Ports a user's program may bind and browsers and tools accept as a number."""
 
 
+MOST_BYTES = 1024 * 1024
+"""Of a settings file: what is longer is none."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
+    """What the file says; empty where there is none. Raises `UsageError`, naming the file."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        # A merged branch may have made it a link to what never ends, or never begins.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = os.read(descriptor, MOST_BYTES + 1) if plain else b""
+        finally:
+            os.close(descriptor)
+        if not plain:
+            raise UsageError(f"{path} is no plain file", "Move it away.")
+        if len(content) > MOST_BYTES:
+            raise UsageError(f"{path} is larger than 1 MiB", "Mend the file, or move it away.")
+        return tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -91,7 +91,12 @@ def _open(project: Path, arguments: argparse.Namespace) -> int:
         check_backend(found)
         return found
 
-    live = LiveSettings(settings, read_settings)
+    def run_by() -> str:
+        from autocoder.core.project_lock import run_elsewhere
+
+        return run_elsewhere(project)
+
+    live = LiveSettings(settings, read_settings, run_by)
 
     def open_engine() -> "Engine":
         # Imported here because the database layer takes longer than the first paint.
@@ -163,13 +168,13 @@ def _show(
         # Imported here because git and the database are not needed to paint.
         from autocoder.core.composition import open_questions
 
-        return open_questions(project, _given(arguments))
+        return open_questions(project, live.current)
 
     return run_panel(
         open_engine,
         project,
         open_questions=open_questions,
-        assistance=_Assistance(project, _given(arguments)),
+        assistance=_Assistance(project, live),
         read_only=arguments.read_only,
         debug=arguments.debug,
         told=told,
@@ -181,9 +186,9 @@ def _show(
 class _Assistance:
     """Conversations with the assistant; what they need is imported with the first."""
 
-    def __init__(self, project: Path, cli: "dict[str, object]") -> None:
+    def __init__(self, project: Path, live: "LiveSettings") -> None:
         self._project = project
-        self._cli = cli
+        self._live = live
 
     def history(self) -> "tuple[Said, ...]":
         from autocoder.core.assistant import history
@@ -192,10 +197,8 @@ class _Assistance:
 
     def converse(self, agent: "Agent | None") -> "Conversation":
         from autocoder.core.assistant import Assistant
-        from autocoder.core.settings import load_settings
 
-        settings = load_settings(self._project, environ=os.environ, cli=self._cli)
-        return Assistant(self._project, settings, agent)
+        return Assistant(self._project, self._live.current, agent)
 
 
 def run_panel(

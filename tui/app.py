@@ -120,6 +120,8 @@ class Panel(App[Departure]):
         self._assistant: AssistantThread | None = None
         self._told = told
         self._preferences = Preferences()
+        self._bad_preferences = False
+        self._files = (*settings_files, *filter(None, [preferences]))
         self._settings = settings
         self._watches: list[FileWatch] = []
         if preferences is not None:
@@ -128,10 +130,14 @@ class Panel(App[Departure]):
             )
         if settings is not None:
             settings.complain = lambda said: self._post(SettingsRead(said))
+            if self._questions is not None:
+                settings.taken = self._questions.reopen
             self._watches.append(
                 FileWatch(settings_files, lambda: self._post(SettingsRead(settings.look())))
             )
         self._main = MainScreen(clock, project, read_only=read_only)
+        if settings is not None:
+            self._main.settings_note = settings.note
         # Frames of an animation are what makes a slow link unbearable.
         self.animation_level = "none"
         for theme in THEMES:
@@ -168,6 +174,8 @@ class Panel(App[Departure]):
     def on_snapshot_taken(self, message: SnapshotTaken) -> None:
         if self.snapshot is None:
             self.call_after_refresh(_keep_what_is_loaded)
+            if self._settings is not None and (who := self._settings.run_by()):
+                self._main.say(f"attached to the orchestrator, {sanitise(who)}", seconds=TOLD_S)
         else:
             self._call(what_calls(self.snapshot, message.snapshot))
         self.snapshot = message.snapshot
@@ -189,21 +197,29 @@ class Panel(App[Departure]):
 
     def on_settings_read(self, message: SettingsRead) -> None:
         if message.said:
-            self._main.say(sanitise(message.said), seconds=SETTINGS_S)
+            self._say_of_files(message.said)
+
+    def _say_of_files(self, said: str) -> None:
+        # With its folder, a file's name leaves no room for what is wrong in it.
+        for path in self._files:
+            said = said.replace(str(path), path.name)
+        self._main.say(sanitise(said), seconds=SETTINGS_S)
 
     def on_settings_requested(self) -> None:
-        if self._settings is None or self._settings.offered is None:
-            self._main.say("the settings' files say nothing new")
+        refusal = self._settings.refusal() if self._settings else "no file holds settings here"
+        if refusal:
+            self._say_of_files(refusal)
             return
         self._main.say("taking over the settings; agents keep running")
         self._engine.reopen()
-        if self._questions is not None:
-            self._questions.reopen()
 
     def on_preferences_read(self, message: PreferencesRead) -> None:
+        was_bad, self._bad_preferences = self._bad_preferences, message.preferences is None
         if message.preferences is None:
-            self._main.say(sanitise(message.complaint))
+            self._say_of_files(f"{message.complaint}; keys and theme stay as they were")
             return
+        if was_bad:
+            self._main.say("keys and theme can be read again")
         if message.preferences != self._preferences:
             self._preferences = message.preferences
             self.set_keymap(message.preferences.keys)

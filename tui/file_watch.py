@@ -23,10 +23,17 @@ class FileWatch:
         # Imported here, after the first paint: it is needed only from then on.
         from watchfiles import watch
 
-        self._changed()
-        folders = {path.parent for path in self._paths if path.parent.is_dir()}
-        if not folders:
-            return
-        for changes in watch(*folders, stop_event=self._stop, recursive=False):
-            if any(Path(name) in self._paths for _, name in changes):
-                self._changed()
+        while not self._stop.is_set():
+            self._changed()
+            folders = self._folders()
+            for changes in watch(*folders, stop_event=self._stop, recursive=False):
+                if self._folders() != folders:
+                    break  # what was written into a new folder meanwhile is looked at again
+                if any(Path(name) in self._paths for _, name in changes):
+                    self._changed()
+
+    def _folders(self) -> frozenset[Path]:
+        """Where the files are, or as near to it as there is a folder."""
+        return frozenset(
+            next(folder for folder in path.parents if folder.is_dir()) for path in self._paths
+        )

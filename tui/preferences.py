@@ -6,19 +6,25 @@ attention = "bell"          # never, bell or osc9: when an agent needs you, or f
 "agent.kill" = "ctrl+k"     # names as in the help; commas separate several keys
 """
 
-import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from textual.binding import Binding
+from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys
+
 from autocoder.core.errors import UsageError
 from autocoder.core.settings import user_file
+from autocoder.core.settings_values import flatten, read_toml
 from autocoder.tui import keys
 from autocoder.tui.palette import THEMES
 
 FILE = "panel.toml"
+MODIFIERS = frozenset({"ctrl", "shift", "alt", "super", "hyper", "meta"})
+KEY_NAMES = frozenset(key.value.rpartition("+")[2] for key in Keys)
 
 
 class Attention(StrEnum):
@@ -49,12 +55,7 @@ def read_preferences(path: Path) -> Preferences:
     Raises:
         UsageError: it cannot be read or means nothing; names file and entry.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return Preferences()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}", "The preferences from before stay.") from error
+    table = read_toml(path)
     unknown = set(table) - {"theme", "attention", "keys"}
     if unknown:
         raise UsageError(f"{path}: there is no preference {min(unknown)!r}")
@@ -65,25 +66,51 @@ def read_preferences(path: Path) -> Preferences:
     if attention not in tuple(Attention):
         known_names = ", ".join(Attention)
         raise UsageError(f"{path}: attention must be one of {known_names}, not {attention!r}")
-    return Preferences(theme, Attention(attention), _keymap(table.get("keys", {}), path))
+    return Preferences(theme, Attention(attention), _keymap(table.get("keys"), path))
 
 
-def _keymap(table: Any, path: Path) -> dict[str, str]:
+def _keymap(given: Any, path: Path) -> dict[str, str]:
+    if not isinstance(given, dict | None):
+        raise UsageError(f"{path}: keys must be a table: [keys]")
+    # Without quotes a dotted name is a table in TOML.
+    table = flatten(given or {})
     screens = [{each.id: each.key for each in group if each.id} for group in keys.SCREENS]
     known = {name for screen in screens for name in screen}
-    if not isinstance(table, dict):
-        raise UsageError(f"{path}: keys must be a table: [keys]")
     for name, value in table.items():
         if name not in known:
             raise UsageError(f"{path}: there is no key named {name!r}")
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not all(map(_is_key, value.replace(" ", "").split(","))):
             raise UsageError(f"{path}: {name} must be a key such as 'ctrl+k', not {value!r}")
-    chosen = {name: value.replace(" ", "") for name, value in table.items()}
+    chosen = {name: _names(value.replace(" ", "")) for name, value in table.items()}
     for screen in screens:
-        taken: dict[str, str] = {}
+        taken = {"ctrl+c": "quitting at once"}
         for name, default in screen.items():
             for key in chosen.get(name, default).split(","):
                 if key in taken:
                     raise UsageError(f"{path}: {key!r} is the key of both {taken[key]} and {name}")
                 taken[key] = name
     return chosen
+
+
+def _names(keys: str) -> str:
+    """Keys as Textual names them: `/` and `slash` are one key."""
+    return ",".join(each.key for each in Binding.make_bindings([Binding(keys, "")]))
+
+
+def _is_key(key: str) -> bool:
+    """Whether a terminal could ever send it."""
+    *modifiers, name = key.split("+")
+    if len(key) == 1:
+        return key.isprintable()
+    if not set(modifiers) <= MODIFIERS or (len(name) == 1 and "shift" in modifiers):
+        return False  # a capital letter is a key of its own
+    return name.isalnum() if len(name) == 1 else name in KEY_NAMES or _is_sign(name)
+
+
+def _is_sign(name: str) -> bool:
+    plain = REPLACED_KEYS.get(name, name)
+    try:
+        unicodedata.lookup(KEY_TO_UNICODE_NAME.get(plain, plain.replace("_", " ")))
+    except KeyError:
+        return False
+    return True

@@ -15,6 +15,7 @@ class QuestionThread:
         """`open_questions` runs in the thread, with the first question."""
         self._open = open_questions
         self._questions: Questions | None = None
+        self._stale = False
         self._pool = ThreadPoolExecutor(1, "questions")
 
     def ask(
@@ -26,17 +27,15 @@ class QuestionThread:
         self._pool.submit(self._answer, question).add_done_callback(answered)
 
     def reopen(self) -> None:
-        """Open anew with the next question."""
-        self._pool.submit(self._forget)
-
-    def _forget(self) -> None:
-        self._questions = None
+        """Open anew with the next question. Safe from any thread, also after `stop`."""
+        self._stale = True
 
     def stop(self) -> None:
         """Drop what has not been asked yet; does not wait for what has."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, question: "Callable[[Questions], Answer]") -> Answer:
-        if self._questions is None:
+        if self._questions is None or self._stale:
+            self._stale = False
             self._questions = self._open()
         return question(self._questions)

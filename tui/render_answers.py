@@ -118,9 +118,11 @@ def events_page(events: "Sequence[PastEvent]") -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def settings_page(settings: "Sequence[SettingValue]") -> tuple[Line, ...]:
+def settings_page(settings: "Sequence[SettingValue]", note: str = "") -> tuple[Line, ...]:
     """Every setting with its value, and where it came from when it is not the default."""
     lines: list[Line] = [()]
+    if note:
+        lines += [((f"  {sanitise(note)}", Tone.WARN),), ()]
     for setting in settings:
         own = setting.origin != "default"
         lines.append(

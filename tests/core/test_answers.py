@@ -38,7 +38,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def questions(project: Path) -> Questions:
-    return open_questions(project, {"parallel": 7})
+    return open_questions(project, load_settings(project, environ={}, cli={"parallel": 7}))
 
 
 def an_agent(project: Path, **changes: object) -> Agent:

@@ -1,5 +1,6 @@
 """Claims about settings that change while the panel runs: nothing is taken over unasked."""
 
+import queue
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from autocoder.core.errors import UsageError
 from autocoder.core.settings import PROJECT_FILE, Settings, load_settings
 from autocoder.tui.engine_thread import EngineThread
 from autocoder.tui.live_settings import LiveSettings
+from autocoder.tui.question_thread import QuestionThread
+from support.answers import Answers
 from support.fake_engine import RecordingEngine
 from support.panel import driven
 from support.snapshots import a_snapshot, an_agent
@@ -52,6 +55,14 @@ def test_a_file_that_cannot_be_used_is_named_and_offers_nothing(
     assert PROJECT_FILE in said
     assert "settings stay as they were" in said
     assert live.offered is None
+
+
+def test_a_file_that_is_mended_is_said_to_be(live: LiveSettings, file: Path) -> None:
+    file.write_text("parallel = ")
+    assert live.look() == live.refusal() == live.note()
+    file.write_text("parallel = 3\n")
+    assert "can be read again" in live.look()
+    assert live.look() == live.note() == ""
 
 
 def test_where_the_agents_state_is_kept_needs_a_restart(live: LiveSettings, file: Path) -> None:
@@ -106,6 +117,47 @@ def test_an_engine_is_opened_anew_and_wishes_in_between_reach_the_next_one() -> 
     wait_until(lambda: ended == [None])
 
 
+async def test_settings_of_another_process_are_not_taken_over_here(
+    live: LiveSettings, file: Path
+) -> None:
+    live.run_by = lambda: "pid 4711 on /dev/pts/3"
+    file.write_text("parallel = 5\n")
+    known = {"settings": live, "settings_files": (file,), "questions": Answers()}
+    async with driven(FLEET, **known) as run:  # type: ignore[arg-type]
+        await run.shows("the settings' files have changed, and are not in force: parallel 3 → 5")
+        await run.press("U")
+        await run.shows("the settings are those of the orchestrator, pid 4711 on /dev/pts/3")
+        assert not run.engine.stopped
+        assert live.offered is not None
+        await run.press("comma")
+        await run.shows("in force are the settings of the orchestrator, pid 4711 on /dev/pts/3")
+
+
+async def test_an_attached_panel_says_so_at_its_start(live: LiveSettings) -> None:
+    live.run_by = lambda: "pid 4711 on /dev/pts/3"
+    async with driven(FLEET, settings=live) as run:
+        await run.shows("attached to the orchestrator, pid 4711 on /dev/pts/3")
+
+
+def test_questions_are_answered_with_the_settings_in_force(live: LiveSettings, file: Path) -> None:
+    thread = QuestionThread(lambda: live.current)  # type: ignore[arg-type,return-value]
+    live.taken = thread.reopen
+    answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def parallel() -> object:
+        thread.ask(lambda settings: settings, lambda answer: answers.put(answer.result()))
+        return answers.get(timeout=10)
+
+    assert parallel() is live.current
+    file.write_text("parallel = 5\n")
+    live.look()
+    before = live.current
+    assert parallel() is before
+    live.open(lambda settings: settings)
+    assert parallel() is live.current is not before
+    thread.stop()
+
+
 async def test_the_panel_says_what_changed_and_takes_it_over_when_asked(
     live: LiveSettings, file: Path
 ) -> None:
@@ -114,5 +166,7 @@ async def test_the_panel_says_what_changed_and_takes_it_over_when_asked(
         await run.shows("U takes over changed settings, agents keep running: parallel 3 → 5")
         file.write_text("parallel = no\n")
         await run.shows("settings stay as they were")
+        file.unlink()
+        await run.shows("can be read again")
         await run.press("U")
         await run.shows("say nothing new")

@@ -1,15 +1,19 @@
 """Claims about the user's own keys and theme, read again while the panel runs."""
 
+import os
 import re
+import shutil
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from autocoder.core.commands import KillAgent, SpawnAgent
 from autocoder.core.errors import UsageError
+from autocoder.tui import keys
 from autocoder.tui.file_watch import FileWatch
-from autocoder.tui.preferences import Attention, Preferences, read_preferences
+from autocoder.tui.preferences import Attention, Preferences, _is_key, read_preferences
 from autocoder.tui.screens.main import MainScreen
 from support.panel import driven
 from support.snapshots import a_snapshot, an_agent
@@ -41,12 +45,66 @@ def test_theme_attention_and_keys_are_read(file: Path) -> None:
         ('[keys]\n"agent.fly" = "f"', "agent.fly"),
         ('[keys]\n"agent.kill" = ""', "agent.kill"),
         ('[keys]\n"agent.kill" = "n"', "agent.spawn"),
+        ('[keys]\n"agent.kill" = "/"', "both .*filter"),
+        ('[keys]\n"agent.kill" = "ctrl+c"', "quitting at once"),
+        ('[keys]\n"agent.kill" = "ctrl+kill"', "must be a key such as"),
+        ('[keys]\n"agent.kill" = "shift+k"', "must be a key such as"),
+        ('[keys]\n"agent.kill" = "control+k"', "must be a key such as"),
+        ('[keys]\n"agent.kill" = "F3"', "must be a key such as"),
+        ('[keys]\n"agent.kill" = "K,,"', "must be a key such as"),
+        ("x" * 1_100_000, "larger than 1 MiB"),
     ],
 )
 def test_what_means_nothing_is_refused_by_name(file: Path, text: str, named: str) -> None:
     file.write_text(text)
     with pytest.raises(UsageError, match=named):
         read_preferences(file)
+
+
+def test_a_name_needs_no_quotes_and_a_sign_may_be_written_as_itself(file: Path) -> None:
+    file.write_text('[keys]\nagent.kill = "%,f5,ctrl+right,exclamation_mark"\nproblems = "B"\n')
+    kill = "percent_sign,f5,ctrl+right,exclamation_mark"
+    assert read_preferences(file).keys == {"agent.kill": kill, "problems": "B"}
+
+
+def test_what_is_no_plain_file_is_refused_without_being_read(file: Path) -> None:
+    file.mkdir()
+    with pytest.raises(UsageError, match="no plain file"):
+        read_preferences(file)
+    file.rmdir()
+    os.mkfifo(file)
+    with pytest.raises(UsageError, match="no plain file"):
+        read_preferences(file)
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="no plain file"):
+        read_preferences(file)
+
+
+def test_every_key_of_the_panel_is_one_that_a_user_could_name() -> None:
+    for screen in keys.SCREENS:
+        for each in screen:
+            assert each.id
+            written = f'[keys]\n"{each.id}" = "{each.key}"\n'
+            assert tomllib.loads(written)["keys"][each.id]
+            assert all(map(_is_key, each.key.split(","))), each.key
+
+
+def test_a_file_in_a_folder_that_is_made_later_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "config" / "autocoder" / "panel.toml"
+    seen: list[bool] = []
+    watch = FileWatch((file,), lambda: seen.append(file.exists()))
+    watch.start()
+    wait_until(lambda: seen == [False])
+    pause = threading.Event()
+    # Made again and again until it is seen: the first may come before the watch has begun.
+    while not pause.wait(0.1) and not seen[-1]:
+        shutil.rmtree(tmp_path / "config", ignore_errors=True)
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+        pause.wait(0.2)
+    watch.stop()
+    assert seen[-1]
 
 
 def test_a_file_that_is_written_made_or_removed_is_noticed(file: Path) -> None:
@@ -78,9 +136,13 @@ async def test_a_key_of_ones_own_works_confirms_and_is_in_the_help(file: Path) -
         await run.until(lambda: re.search(r" K +Kill the agent", run.screen) is not None)
 
 
-async def test_a_bad_file_leaves_the_keys_and_is_named(file: Path) -> None:
+async def test_a_bad_file_leaves_the_keys_and_is_named_until_it_is_mended(file: Path) -> None:
     file.write_text("[keys]\nnonsense = 'x'\n")
-    async with driven(a_snapshot(an_agent(1)), preferences=file) as run:
-        await run.shows("there is no key named 'nonsense'")
+    async with driven(a_snapshot(an_agent(1)), preferences=file, size=(100, 30)) as run:
+        await run.shows("panel.toml: there is no key named 'nonsense'; keys and theme stay as they")
         await run.press("n")
         assert run.asked == [SpawnAgent()]
+        file.write_text('[keys]\n"agent.spawn" = "b"\n')
+        await run.shows("keys and theme can be read again")
+        await run.press("n", "b")
+        assert run.asked == [SpawnAgent(), SpawnAgent()]

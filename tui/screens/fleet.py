@@ -32,6 +32,8 @@ class FleetScreen(Screen[None]):
         super().__init__()
         self.own_keys: Mapping[str, str] = MappingProxyType({})
         """The user's keys, by the name of their binding."""
+        self.settings_note: Callable[[], str] = str
+        """What a reader of the settings must know besides."""
         self.pool_history = PoolHistory()
         self._clock = clock
         self._read_only = read_only
@@ -43,7 +45,7 @@ class FleetScreen(Screen[None]):
 
     @property
     def marked(self) -> frozenset[str]:
-        """Ids of the marked agents."""
+        """Ids of the marked agents that are shown."""
         raise NotImplementedError
 
     @property

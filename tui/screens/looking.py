@@ -70,7 +70,8 @@ class Looking(FleetScreen):
         self._ask("events", lambda questions: events_page(questions.events(EVENTS_SHOWN)))
 
     def action_settings(self) -> None:
-        self._ask("settings", lambda questions: settings_page(questions.settings()))
+        note = self.settings_note()
+        self._ask("settings", lambda questions: settings_page(questions.settings(), note))
 
     def _ask(self, title: str, question: "Callable[[Questions], Page]") -> None:
         sheet = SheetScreen(sanitise(title), ASKING)
