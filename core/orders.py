@@ -5,7 +5,6 @@ reason: whoever gave it sees that, and nobody else waits for it.
 """
 
 from autocoder.core.admission import Admission
-from autocoder.core.backends.choice import check_backend, settings_for
 from autocoder.core.commands import (
     MOST_VARIANTS,
     Command,
@@ -28,6 +27,7 @@ from autocoder.core.commands import (
     TellAgent,
 )
 from autocoder.core.errors import AutocoderError, DatabaseError, RefusedError, UsageError
+from autocoder.core.feature_choice import check_choice
 from autocoder.core.filling import Filling
 from autocoder.core.fleet import Fleet
 from autocoder.core.models import Feature, FeatureStatus, LeaseState, RecoveryPlan, Severity
@@ -38,9 +38,6 @@ from autocoder.core.snapshots import Snapshots
 from autocoder.core.store import FeatureDraft, ProjectStore
 from autocoder.core.upkeep import Upkeep
 from autocoder.core.worktrees import Repository
-
-BRANCHES_NAMED = 10
-"""How many branches a refusal lists."""
 
 TOLD_SHOWN = 80
 """Characters of a message that its notice repeats; the agent's log has all of it."""
@@ -195,14 +192,13 @@ class Orders:
             raise UsageError(
                 "only a typed task can have variants", "Name the task, or leave variants out."
             )
-        if wish.backend or wish.model:
-            backend = wish.backend or self._settings.backend
-            check_backend(settings_for(self._settings, backend, wish.model))
-        if wish.base and wish.base not in (branches := self._repository.branches()):
-            raise UsageError(
-                f"there is no branch {wish.base!r} to start from",
-                f"There are: {', '.join(branches[:BRANCHES_NAMED])}.",
-            )
+        check_choice(
+            self._settings,
+            self._repository.branches,
+            backend=wish.backend,
+            model=wish.model,
+            base=wish.base,
+        )
 
     def _wanted(self, wish: SpawnAgent) -> tuple[Feature, ...]:
         """The features to start, those of a typed task made first, with what they are to run."""

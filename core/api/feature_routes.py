@@ -53,6 +53,7 @@ def add_feature_routes(app: FastAPI, service: Service) -> None:
         )
 
         async def answer() -> dict[str, Any]:
+            await service.blocking(lambda: service.check_choice(draft))
             (added,) = await service.with_store(lambda store: store.add_features([draft]))
             return feature_json(added)
 

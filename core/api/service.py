@@ -18,7 +18,7 @@ from autocoder.core.commands import Command
 from autocoder.core.errors import DatabaseError
 from autocoder.core.models import Snapshot
 from autocoder.core.ports import PortAllocator
-from autocoder.core.store import ProjectStore
+from autocoder.core.store import FeatureDraft, ProjectStore
 
 T = TypeVar("T")
 
@@ -37,13 +37,18 @@ class Service:
         feed: Feed,
         open_allocator: Callable[[], PortAllocator],
         open_store: Callable[[], ProjectStore],
+        check_choice: Callable[[FeatureDraft], None],
     ) -> None:
-        """The two are opened when first needed, in the thread that uses them."""
+        """The two are opened when first needed, in the thread that uses them.
+
+        `check_choice` raises where a feature could not be run here; it may ask git.
+        """
         self.project_dir = project_dir
         self.submit = submit
         self.feed = feed
         self._open_allocator = open_allocator
         self._open_store = open_store
+        self.check_choice = check_choice
         self._allocator: PortAllocator | None = None
         self._store: ProjectStore | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")

@@ -352,14 +352,17 @@ def merge(
 
 def _check_choice(project_dir: Path, backend: str, model: str, base: str) -> None:
     """Raises `UsageError` where nothing here could run that, or start from there."""
-    from autocoder.core.backends.choice import check_backend, settings_for
+    from autocoder.core.feature_choice import check_choice
     from autocoder.core.worktrees import open_repository
 
     folder, settings = opened(project_dir)
-    if backend or model:
-        check_backend(settings_for(settings, backend or settings.backend, model))
-    if base:
-        open_repository(folder, base)
+    check_choice(
+        settings,
+        lambda: open_repository(folder, settings.base).branches(),
+        backend=backend,
+        model=model,
+        base=base,
+    )
 
 
 def _draft_json(draft: "FeatureDraft") -> dict[str, object]:

@@ -427,6 +427,20 @@ def test_an_agent_that_has_ended_is_not_killed_again(api: Api) -> None:
     assert is_problem(api.ask("POST", f"/api/agents/{ended.agent_id}/kill"), 409)
 
 
+def test_a_feature_that_nothing_here_could_run_is_refused_before_it_is_stored(api: Api) -> None:
+    stored = len(api.ask("GET", "/api/features").json)
+    for wrong, cause, remedy in (
+        ({"backend": "nonsense"}, "no such backend", "[backends.nonsense]"),
+        ({"base": "nowhere"}, "no branch 'nowhere'", "main"),
+    ):
+        answer = api.ask("POST", "/api/features", {"name": "x"} | wrong)
+        assert is_problem(answer, 422)
+        assert cause in answer.json["detail"]
+        assert remedy in answer.json["hint"]
+    assert api.ask("POST", "/api/features", {"name": "x", "base": "main"}).status == 201
+    api.run.wait_for(lambda snapshot: len(snapshot.backlog) == stored + 1)
+
+
 def test_what_is_wrong_with_a_body_is_named(api: Api) -> None:
     wrong = api.ask("POST", "/api/features", {"name": "", "prio": 3})
     assert is_problem(wrong, 422)
