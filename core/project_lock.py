@@ -67,12 +67,16 @@ def read_holder(project_dir: Path) -> dict[str, Any]:
 def run_elsewhere(project_dir: Path) -> str:
     """Which other process said last that it is the orchestrator; empty when that was this one."""
     holder = read_holder(project_dir)
-    return _described(holder) if holder and holder.get("pid") != os.getpid() else ""
+    pid = holder.get("pid")
+    return f"pid {pid}{_terminal(holder)}" if pid and pid != os.getpid() else ""
 
 
 def _described(holder: dict[str, Any]) -> str:
     if not holder:
         return "it has not said who it is"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", 0)))
-    terminal = f" on {holder['terminal']}" if holder.get("terminal") else ""
-    return f"pid {holder.get('pid')} since {since}{terminal}"
+    return f"pid {holder.get('pid')} since {since}{_terminal(holder)}"
+
+
+def _terminal(holder: dict[str, Any]) -> str:
+    return f" on {holder['terminal']}" if holder.get("terminal") else ""

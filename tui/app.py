@@ -175,7 +175,7 @@ class Panel(App[Departure]):
         if self.snapshot is None:
             self.call_after_refresh(_keep_what_is_loaded)
             if self._settings is not None and (who := self._settings.run_by()):
-                self._main.say(f"attached to the orchestrator, {sanitise(who)}", seconds=TOLD_S)
+                self._main.say(f"attached to the orchestrator: {sanitise(who)}", seconds=TOLD_S)
         else:
             self._call(what_calls(self.snapshot, message.snapshot))
         self.snapshot = message.snapshot

@@ -23,14 +23,22 @@ class FileWatch:
         # Imported here, after the first paint: it is needed only from then on.
         from watchfiles import watch
 
+        here: frozenset[Path] | None = None
         while not self._stop.is_set():
-            self._changed()
             folders = self._folders()
+            # A folder that came or went took files with it.
+            if self._there() != here:
+                here = self._there()
+                self._changed()
             for changes in watch(*folders, stop_event=self._stop, recursive=False):
-                if self._folders() != folders:
-                    break  # what was written into a new folder meanwhile is looked at again
                 if any(Path(name) in self._paths for _, name in changes):
+                    here = self._there()
                     self._changed()
+                if self._folders() != folders:
+                    break
+
+    def _there(self) -> frozenset[Path]:
+        return frozenset(path for path in self._paths if path.exists())
 
     def _folders(self) -> frozenset[Path]:
         """Where the files are, or as near to it as there is a folder."""

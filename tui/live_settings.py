@@ -71,10 +71,7 @@ class LiveSettings:
         if self.offered is None:
             return self.said or "the settings' files say nothing new"
         if who := self.run_by():
-            return (
-                f"the settings are those of the orchestrator, {who}: "
-                "press U in its panel, or restart it where it has none"
-            )
+            return f"only {who} can take them over: U in its panel, or start it again"
         return ""
 
     def note(self) -> str:
@@ -82,7 +79,7 @@ class LiveSettings:
         if who := self.run_by():
             return (
                 f"in force are the settings of the orchestrator, {who}; "
-                "these are the ones this panel would run with"
+                "these are what this panel would run agents with"
             )
         return self.said
 

@@ -14,6 +14,7 @@ from autocoder.core.attached import Attached
 from autocoder.core.commands import KillAgent, Pause, Resume, SpawnAgent, StopAll
 from autocoder.core.errors import ProjectLocked
 from autocoder.core.models import Snapshot
+from autocoder.core.project_lock import run_elsewhere
 from support.commands import CLI
 from support.projects import WAITS, Project, Running
 from support.waiting import wait_until
@@ -187,3 +188,11 @@ def test_an_attached_front_end_can_leave_at_any_time(project: Project) -> None:
             run.stop()
         assert first.failure is None
     wait_until(lambda: first.snapshot is not None)
+
+
+def test_the_second_knows_who_has_the_first(project: Project, ports: range) -> None:
+    assert run_elsewhere(project.folder) == ""
+    with served_elsewhere(project, ports[-1]) as first:
+        assert run_elsewhere(project.folder).startswith(f"pid {first.pid}")
+    with front_end(project):
+        assert run_elsewhere(project.folder) == ""

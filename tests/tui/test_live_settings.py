@@ -126,7 +126,7 @@ async def test_settings_of_another_process_are_not_taken_over_here(
     async with driven(FLEET, **known) as run:  # type: ignore[arg-type]
         await run.shows("the settings' files have changed, and are not in force: parallel 3 → 5")
         await run.press("U")
-        await run.shows("the settings are those of the orchestrator, pid 4711 on /dev/pts/3")
+        await run.shows("only pid 4711 on /dev/pts/3 can take them over")
         assert not run.engine.stopped
         assert live.offered is not None
         await run.press("comma")
@@ -136,7 +136,7 @@ async def test_settings_of_another_process_are_not_taken_over_here(
 async def test_an_attached_panel_says_so_at_its_start(live: LiveSettings) -> None:
     live.run_by = lambda: "pid 4711 on /dev/pts/3"
     async with driven(FLEET, settings=live) as run:
-        await run.shows("attached to the orchestrator, pid 4711 on /dev/pts/3")
+        await run.shows("attached to the orchestrator: pid 4711 on /dev/pts/3")
 
 
 def test_questions_are_answered_with_the_settings_in_force(live: LiveSettings, file: Path) -> None:
