@@ -296,11 +296,13 @@ class WorktreeStatus:
     """Base has every commit of it."""
     in_use: bool
     """An agent lives in it, or its work is about to be gone on with."""
+    unknown: str = ""
+    """Why git could not say what it holds: then `dirty_files` and `merged` mean nothing."""
 
     @property
     def removable(self) -> bool:
-        """Whether nothing would be lost."""
-        return self.merged and not self.dirty_files and not self.in_use
+        """Whether it is known that nothing would be lost."""
+        return not self.unknown and self.merged and not self.dirty_files and not self.in_use
 
 
 @dataclass(frozen=True, slots=True)

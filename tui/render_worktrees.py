@@ -17,6 +17,8 @@ def why_it_stays(worktree: WorktreeStatus) -> str:
     """What keeps it; empty when nothing would be lost."""
     if worktree.in_use:
         return "in use"
+    if worktree.unknown:
+        return f"not known: {sanitise(worktree.unknown)}"
     if worktree.dirty_files:
         return counted(worktree.dirty_files, "uncommitted file")
     return "" if worktree.merged else "commits that base has not"
@@ -26,6 +28,9 @@ def _stays(worktree: WorktreeStatus, _now: float) -> Line:
     why = why_it_stays(worktree)
     return ((f"stays: {why}", Tone.DIM),) if why else (("can go", Tone.GOOD),)
 
+
+UNKNOWN: Line = (("?", Tone.WARN),)
+"""Git could not be asked."""
 
 WORKTREE_COLUMNS: tuple[Column[WorktreeStatus], ...] = (
     Column(
@@ -48,7 +53,11 @@ WORKTREE_COLUMNS: tuple[Column[WorktreeStatus], ...] = (
         "dirty",
         "uncommitted",
         lambda worktree, _: (
-            ((f"±{worktree.dirty_files}", Tone.WARN),) if worktree.dirty_files else NO_VALUE
+            UNKNOWN
+            if worktree.unknown
+            else ((f"±{worktree.dirty_files}", Tone.WARN),)
+            if worktree.dirty_files
+            else NO_VALUE
         ),
         11,
         right=True,
@@ -57,7 +66,13 @@ WORKTREE_COLUMNS: tuple[Column[WorktreeStatus], ...] = (
     Column(
         "merged",
         "merged",
-        lambda worktree, _: (("✓ yes", Tone.PLAIN),) if worktree.merged else (("no", Tone.WARN),),
+        lambda worktree, _: (
+            UNKNOWN
+            if worktree.unknown
+            else (("✓ yes", Tone.PLAIN),)
+            if worktree.merged
+            else (("no", Tone.WARN),)
+        ),
         6,
     ),
     Column(

@@ -366,8 +366,8 @@ def _show_worktrees(
             each.agent_id,
             each.branch or "(none)",
             _size([each]),
-            each.dirty_files or "",
-            "yes" if each.merged else "no",
+            "?" if each.unknown else each.dirty_files or "",
+            "?" if each.unknown else "yes" if each.merged else "no",
             ("would go" if each.removable else "stays, for all that")
             if each.agent_id in chosen
             else "in use"

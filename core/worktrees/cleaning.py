@@ -49,6 +49,8 @@ def why_kept(status: WorktreeStatus, base: str) -> str:
     """What would be lost with it, for the human; empty where nothing would."""
     if status.in_use:
         return "an agent works in it"
+    if status.unknown:
+        return f"what it holds is not known: {status.unknown}"
     if status.dirty_files:
         noun = "file" if status.dirty_files == 1 else "files"
         return f"it has {status.dirty_files} uncommitted {noun}"

@@ -20,8 +20,8 @@ def survey(
     """The worktrees we made that are on disk, by name. Takes a while: never on the loop's thread.
 
     `in_use` are ids of agents or paths of worktrees; `bases` the branches that are
-    merged elsewhere than into the project's base. What git cannot say of a worktree
-    counts as something to lose. Beyond `ENTRIES_COUNTED` sizes are too small.
+    merged elsewhere than into the project's base. A worktree git cannot
+    be asked about is `unknown`. Beyond `ENTRIES_COUNTED` sizes are too small.
 
     Raises:
         GitError: the worktrees cannot be listed.
@@ -38,10 +38,11 @@ def _status(
     repository: Repository, tree: Worktree, in_use: Collection[str], sizes: "_Sizes"
 ) -> WorktreeStatus:
     agent_id, path = tree.path.name, str(tree.path)
+    dirty, merged, unknown = 0, False, ""
     try:
         dirty, merged = repository.dirty_files(tree.path), repository.has_commit(tree.commit)
-    except GitError:
-        dirty, merged = 0, False
+    except GitError as error:
+        unknown = error.message
     return WorktreeStatus(
         agent_id=agent_id,
         path=path,
@@ -50,6 +51,7 @@ def _status(
         dirty_files=dirty,
         merged=merged,
         in_use=agent_id in in_use or path in in_use,
+        unknown=unknown,
     )
 
 

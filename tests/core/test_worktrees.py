@@ -672,13 +672,17 @@ def test_a_survey_leaves_out_what_is_the_users_or_gone(
     assert survey(repository, ()) == ()
 
 
-def test_a_worktree_git_cannot_read_counts_as_something_to_lose(repository: Repository) -> None:
+def test_what_git_cannot_say_of_a_worktree_is_unknown_and_keeps_it(repository: Repository) -> None:
     path = worktree(repository)
     (repository.path / ".git" / "worktrees" / path.name / "index").write_bytes(b"damaged")
 
     (found,) = survey(repository, ())
+    (kept,) = clean_up(repository, ["a-0001"], ())
 
     assert not found.removable
+    assert "index" in found.unknown
+    assert kept.kept == f"what it holds is not known: {found.unknown}"
+    assert path.exists()
 
 
 def test_a_branch_merged_elsewhere_is_measured_against_that_branch(repository: Repository) -> None:

@@ -52,6 +52,17 @@ async def test_only_what_loses_nothing_is_ticked_and_can_be() -> None:
         assert ticked(run) == {"a-1", "a-5"}
 
 
+async def test_what_git_could_not_say_is_said_to_be_unknown_and_never_ticked() -> None:
+    broken = a_worktree("a-1", merged=False, unknown="git status: bad index")
+    async with driven(FLEET, questions=Answers(broken)) as run:
+        await run.press("W")
+        await run.shows("stays: not known: git status: b")
+        assert "commits that base has not" not in run.screen
+        await run.press("space")
+        await run.shows("a-1 stays: not known: git status: bad index")
+        assert ticked(run) == frozenset()
+
+
 async def test_removing_asks_first_and_names_every_target() -> None:
     async with driven(FLEET, questions=Answers(*TREES)) as run:
         await run.press("W")
