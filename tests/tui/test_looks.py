@@ -195,9 +195,11 @@ def test_a_terminal_that_is_too_small(look: Look, busy: Snapshot) -> None:
     assert look(busy, size=(40, 10))
 
 
-def a_tree(name: str, size: int, dirty: int = 0, **known: bool) -> WorktreeStatus:
-    known = {"merged": True, "in_use": False} | known
-    return WorktreeStatus(name, f"/w/{name}", f"feat/{name[-2:]}-of-it", size, dirty, **known)
+def a_tree(
+    name: str, size: int, dirty: int = 0, *, merged: bool = True, in_use: bool = False
+) -> WorktreeStatus:
+    branch = f"feat/{name[-2:]}-of-it"
+    return WorktreeStatus(name, f"/w/{name}", branch, size, dirty, merged, in_use)
 
 
 TREES = (
