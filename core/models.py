@@ -187,11 +187,18 @@ class Feature:
     """The first of the features that try the same task, which may be this one; such a branch is
     merged when asked for."""
     review_status: str = ""
-    """`READY_FOR_VERIFICATION` while a finished branch waits to be merged, `VERIFIED` after."""
+    """`READY_FOR_VERIFICATION` while a finished branch waits to be merged, `VERIFIED` after;
+    `NOT_CHOSEN` where another variant was merged: the branch is kept, and still merged if asked."""
     agent_id: str = ""
     """The agent that works on it now."""
     held: bool = False
     """Its agent was stopped by a human: nobody starts on it until a human asks for it."""
+
+    @property
+    def awaits_merge(self) -> bool:
+        """Whether it is done on a branch that is still to go into base."""
+        decided = self.review_status in ("VERIFIED", "NOT_CHOSEN")
+        return self.status is FeatureStatus.DONE and not decided
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,10 +221,8 @@ class Snapshots:
 
 def count_features(features: tuple[Feature, ...]) -> FeatureCounts:
     by_status = dict.fromkeys(FeatureStatus, 0)
-    ready = 0
     for feature in features:
         by_status[feature.status] += 1
-        ready += feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED"
     return FeatureCounts(
         total=len(features),
         done=by_status[FeatureStatus.DONE],
@@ -232,5 +230,5 @@ def count_features(features: tuple[Feature, ...]) -> FeatureCounts:
         pending=by_status[FeatureStatus.PENDING],
         held=sum(feature.held for feature in features),
         blocked=by_status[FeatureStatus.BLOCKED],
-        ready_to_merge=ready,
+        ready_to_merge=sum(feature.awaits_merge for feature in features),
     )

@@ -173,8 +173,7 @@ class Upkeep:
             return
         self._merged_at = now
         for feature in self._store.features():
-            waits = feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED"
-            if waits and feature.variant_of is None:
+            if feature.awaits_merge and feature.variant_of is None:
                 self.merge(feature, asked=False)
                 return
 
@@ -224,10 +223,13 @@ class Upkeep:
         result = closed.merge
         base = feature.base or self._repository.base
         if isinstance(result, Merged):
-            self._store.set_merged(feature.id, True)
+            not_chosen = self._store.set_merged(feature.id)
             self._notices.settled(subject)
             commits = lifecycle.plural(result.count, "commit")
             text = f"merged: {feature.name}: {commits} into {base}, {closed.verification}"
+            if not_chosen:
+                variants = lifecycle.plural(len(not_chosen), "other variant")
+                text += f"; {variants} not chosen, kept on {', '.join(not_chosen)}"
             self._notices.say(Severity.INFO, subject, text, feature_id=feature.id)
             for record in self._store.history(ENDED_SEARCHED):
                 if record.branch == feature.branch_name and record.worktree_path:

@@ -24,6 +24,8 @@ def _status(feature: Feature, now: float) -> Line:
         return (("‖ off", Tone.DIM),)
     if feature.status is FeatureStatus.DONE and feature.review_status == "READY_FOR_VERIFICATION":
         return (("⇡ to merge", Tone.ACCENT),)
+    if feature.review_status == "NOT_CHOSEN":
+        return (("✓ unchosen", Tone.DIM),)
     if feature.held:
         return ((f"{HELD} {HELD_WORD}", Tone.ACCENT),)
     later = feature.next_attempt_at

@@ -393,6 +393,8 @@ def _note(feature: "Feature", stuck: str) -> str:
         return f"by {feature.agent_id}"
     if feature.review_status == "READY_FOR_VERIFICATION":
         return f"ready to merge from {feature.branch_name}"
+    if feature.review_status == "NOT_CHOSEN":
+        return f"not chosen, kept on {feature.branch_name}"
     return feature.last_error
 
 

@@ -1,7 +1,8 @@
 """What may start and what waits for what among features.
 
 A dependency is met by a feature that is done and not waiting to be merged: what
-starts from base before then would start without the work it depends on.
+starts from base before then would start without the work it depends on. One that
+was not chosen has that work in base by another variant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from autocoder.core.store.rows import DEPENDENCIES, FEATURES, time_text
 PRIORITY_LIMIT = 1_000_000_000
 UNMERGED = "READY_FOR_VERIFICATION"
 MERGED = "VERIFIED"
+NOT_CHOSEN = "NOT_CHOSEN"
 
 _needed = FEATURES.alias("needed")
 

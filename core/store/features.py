@@ -11,7 +11,7 @@ from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.models import Feature, FeatureStatus
 from autocoder.core.store import dependencies
 from autocoder.core.store.opened import OpenedDatabase
-from autocoder.core.store.outcomes import settle
+from autocoder.core.store.outcomes import merge, settle
 from autocoder.core.store.records import FeatureDraft, FeatureOutcome, Requeued, StuckFeature
 from autocoder.core.store.rows import (
     DEPENDENCIES,
@@ -288,8 +288,9 @@ class BacklogTables(OpenedDatabase):
             key = added.inserted_primary_key
             return find_feature(connection, int(key[0]) if key else 0), True
 
-    def set_merged(self, feature_id: int, merged: bool) -> None:
-        """Note whether the branch of a done feature is in base, or ready to merge.
+    def set_merged(self, feature_id: int) -> tuple[str, ...]:
+        """Note that the branch of a done feature is in base; branches of its variants that were
+        ready to merge, and now are not chosen.
 
         Raises:
             RefusedError: the feature is not done.
@@ -297,8 +298,7 @@ class BacklogTables(OpenedDatabase):
         with self._changing_features() as connection:
             if find_feature(connection, feature_id).status is not FeatureStatus.DONE:
                 raise RefusedError(f"feature {feature_id} is not done")
-            review = dependencies.MERGED if merged else dependencies.UNMERGED
-            self._update(connection, feature_id, review_status=review)
+            return merge(connection, feature_id, self._time())
 
     def settle_feature(self, feature_id: int, outcome: FeatureOutcome) -> Feature:
         """Give a feature that no agent works on an outcome: a merge that met a conflict.

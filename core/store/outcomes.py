@@ -1,9 +1,9 @@
 """How an attempt ends for its feature: done, to be tried again, or blocked."""
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, select, update
 
 from autocoder.core.models import FeatureStatus
-from autocoder.core.store.dependencies import MERGED, UNMERGED
+from autocoder.core.store.dependencies import MERGED, NOT_CHOSEN, UNMERGED
 from autocoder.core.store.records import (
     SAME_FAILURE_LIMIT,
     Failed,
@@ -23,7 +23,7 @@ def settle(connection: Connection, feature_id: int, outcome: FeatureOutcome, at:
                 "passes": True,
                 "completed_at": at,
                 "branch_name": branch,
-                "review_status": MERGED if merged else UNMERGED,
+                "review_status": _review(connection, feature_id, merged),
                 "last_error": None,
                 "last_error_key": None,
                 "same_error_streak": 0,
@@ -39,6 +39,30 @@ def settle(connection: Connection, feature_id: int, outcome: FeatureOutcome, at:
         .where(FEATURES.c.id == feature_id)
         .values(assigned_agent_id=None, assigned_at=None, updated_at=at, **values)
     )
+
+
+def merge(connection: Connection, feature_id: int, at: str) -> tuple[str, ...]:
+    """The branch of a done feature is in base; the branches of variants that now are not chosen."""
+    unmerged = and_(_is_variant_of(connection, feature_id), FEATURES.c.review_status == UNMERGED)
+    branches = tuple(connection.scalars(select(FEATURES.c.branch_name).where(unmerged)))
+    for condition, review in ((FEATURES.c.id == feature_id, MERGED), (unmerged, NOT_CHOSEN)):
+        connection.execute(
+            update(FEATURES).where(condition).values(review_status=review, updated_at=at)
+        )
+    return branches
+
+
+def _review(connection: Connection, feature_id: int, merged: bool) -> str:
+    if merged:
+        return MERGED
+    chosen = and_(_is_variant_of(connection, feature_id), FEATURES.c.review_status == MERGED)
+    return NOT_CHOSEN if connection.scalar(select(exists().where(chosen))) else UNMERGED
+
+
+def _is_variant_of(connection: Connection, feature_id: int) -> ColumnElement[bool]:
+    """SQL condition on a row of `features`: it is another variant of the same task."""
+    first = connection.scalar(select(FEATURES.c.variant_of).where(FEATURES.c.id == feature_id))
+    return and_(FEATURES.c.variant_of == (first or 0), FEATURES.c.id != feature_id)
 
 
 def _failure(connection: Connection, feature_id: int, failed: Failed) -> dict[str, object]:

@@ -23,17 +23,25 @@ def project(tmp_path: Path, ports: range) -> Project:
     return Project(tmp_path, ports[:20], parallel=0)
 
 
-def test_variants_of_a_task_are_merged_only_when_asked_for(project: Project) -> None:
+def test_variants_of_a_task_are_merged_only_when_asked_for_and_the_others_are_kept(
+    project: Project,
+) -> None:
     with running(project) as run:
         run.submit(SpawnAgent(task="Try it", variants=3))
         run.wait(lambda s: s.features.ready_to_merge == 3)
         assert project.commits() == {"Begin"}
         run.submit(MergeFeature(2))
-        run.wait(lambda s: s.features.ready_to_merge == 2)
+        run.notice("merged", "2 other variants not chosen, kept on feat/1-try-it, feat/3-try-it")
+        run.wait(lambda s: s.features.ready_to_merge == 0)
+        assert not {"Do feature 1", "Do feature 3"} & project.commits()
+        run.submit(MergeFeature(3))
+        run.wait(lambda s: s.backlog[2].review_status == "VERIFIED")
 
+    assert run.feature(1).review_status == "NOT_CHOSEN"
+    assert git(project.dir, "branch", "--list", "feat/1-try-it")
     assert {run.feature(n).variant_of for n in (1, 2, 3)} == {1}
     assert "Do feature 2" in project.commits()
-    assert not {"Do feature 1", "Do feature 3"} & project.commits()
+    assert "Do feature 1" not in project.commits()
 
 
 def test_a_feature_starts_from_its_own_base_and_lands_there(project: Project) -> None:

@@ -194,11 +194,32 @@ def test_a_feature_waits_until_what_it_depends_on_is_done_and_merged(store: Proj
 
     attempt(store, first, Finished("feat/1", merged=False))
     assert store.next_claimable() is None
-    store.set_merged(first, True)
+    store.set_merged(first)
 
     claimable = store.next_claimable()
     assert claimable
     assert claimable.id == second
+
+
+def test_once_one_variant_is_merged_the_others_are_not_chosen_and_keep_their_branches(
+    store: ProjectStore,
+) -> None:
+    first, second, third = (v.id for v in store.add_variants(FeatureDraft("Try it"), 3))
+    other, waiting = add(store, FeatureDraft("other"), FeatureDraft("after", depends_on=(first,)))
+    for feature_id in (first, second, other):
+        attempt(store, feature_id, Finished(f"feat/{feature_id}", merged=False))
+
+    assert store.set_merged(second) == (f"feat/{first}",)
+    attempt(store, third, Finished("feat/late", merged=False))
+
+    reviews = {each.id: each.review_status for each in store.features()}
+    assert reviews[first] == reviews[third] == "NOT_CHOSEN"
+    assert reviews[second] == "VERIFIED"
+    assert [each.id for each in store.features() if each.awaits_merge] == [other]
+    assert store.feature(first).branch_name == f"feat/{first}"
+    claimable = store.next_claimable()
+    assert claimable
+    assert claimable.id == waiting
 
 
 def test_a_feature_that_is_switched_off_is_not_claimed_by_itself(store: ProjectStore) -> None:
