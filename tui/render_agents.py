@@ -149,3 +149,10 @@ def problems(snapshot: Snapshot) -> tuple[Agent, ...]:
             if agent.state in (AgentState.CRASHED, AgentState.FAILED) and not agent.held:
                 found.append(agent)
     return tuple(found)
+
+
+def problems_first(snapshot: Snapshot) -> tuple[Agent, ...]:
+    """All agents: those that need a human, then the others as the snapshot has them."""
+    wrong = problems(snapshot)
+    ids = {agent.agent_id for agent in wrong}
+    return (*wrong, *(agent for agent in snapshot.agents if agent.agent_id not in ids))

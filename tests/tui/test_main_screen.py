@@ -28,7 +28,7 @@ from support.panel import driven
 from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, an_empty_project, an_ended
 
 ONE, TWO = an_agent(1), an_agent(2, dirty_files=2)
-CRASHED = an_ended(3, AgentState.CRASHED, "killed by signal 9 after 4m12s", 62)
+CRASHED = an_ended(3, AgentState.CRASHED, "killed by signal 9 after 4m12s", 62, feature_id=1)
 FLEET = a_snapshot(ONE, TWO, CRASHED)
 
 

@@ -7,7 +7,7 @@ from support.panel import driven
 from support.snapshots import a_snapshot, an_agent, an_ended
 
 ONE, TWO = an_agent(1), an_agent(2)
-CRASHED = an_ended(3, AgentState.CRASHED, "killed by signal 9", 62)
+CRASHED = an_ended(3, AgentState.CRASHED, "killed by signal 9", 62, feature_id=1)
 FLEET = a_snapshot(ONE, TWO, CRASHED)
 
 

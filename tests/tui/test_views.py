@@ -46,6 +46,15 @@ def cursor(run: Driven) -> str | None:
 # -- choosing
 
 
+async def test_who_needs_a_human_stands_first_and_the_cursor_stays_on_its_agent() -> None:
+    async with driven(a_snapshot(ONE, TWO)) as run:
+        screen = run.panel.screen
+        assert isinstance(screen, MainScreen)
+        await run.publish(a_snapshot(ONE, replace(TWO, problem="web 5174 is not its own")))
+        await run.until(lambda: [row.agent_id for row in screen.grid.rows][0] == TWO.agent_id)
+        assert cursor(run) == ONE.agent_id
+
+
 async def test_keys_act_on_all_marked_agents_and_name_them() -> None:
     async with driven(FLEET) as run:
         await run.press("space", "j", "space", "X")
@@ -53,7 +62,7 @@ async def test_keys_act_on_all_marked_agents_and_name_them() -> None:
         assert ONE.agent_id in run.screen
         assert THREE.agent_id in run.screen
         await run.press("y")
-        assert run.asked == [KillAgent(ONE.agent_id), KillAgent(THREE.agent_id)]
+        assert run.asked == [KillAgent(THREE.agent_id), KillAgent(ONE.agent_id)]
 
 
 async def test_of_marked_agents_only_the_living_are_stopped() -> None:
@@ -61,7 +70,7 @@ async def test_of_marked_agents_only_the_living_are_stopped() -> None:
         await run.press("asterisk", "x")
         await run.shows("Stop 3 agents?")
         await run.press("x")
-        assert run.asked == [StopAgent(agent.agent_id) for agent in (ONE, TWO, THREE)]
+        assert run.asked == [StopAgent(agent.agent_id) for agent in (THREE, ONE, TWO)]
 
 
 async def test_escape_takes_the_marks_away() -> None:
@@ -74,7 +83,7 @@ async def test_escape_takes_the_marks_away() -> None:
 
 async def test_problems_only_and_the_way_from_one_to_the_next() -> None:
     async with driven(FLEET) as run:
-        await run.press("w")
+        await run.press("G", "w")
         assert cursor(run) == THREE.agent_id
         await run.press("w")
         assert cursor(run) == CRASHED.agent_id
@@ -99,7 +108,7 @@ async def test_sorting_goes_through_the_columns_and_back_to_the_given_order() ->
         for _ in screen.grid.columns:
             if screen.grid._sorted_by:
                 await run.press("s")
-        assert list(screen.grid.rows) == [ONE, TWO, THREE, CRASHED]
+        assert list(screen.grid.rows) == [THREE, CRASHED, ONE, TWO]
 
 
 async def test_rows_without_a_value_sort_last_either_way() -> None:
@@ -156,7 +165,7 @@ async def test_where_nothing_is_to_recover_the_panel_says_so() -> None:
 async def test_m_merges_the_features_of_the_chosen_agents() -> None:
     async with driven(FLEET) as run:
         await run.press("space", "space", "m")
-        assert run.asked == [MergeFeature(1), MergeFeature(2)]
+        assert run.asked == [MergeFeature(3), MergeFeature(4)]
 
 
 # -- ports
@@ -228,7 +237,7 @@ async def test_the_wall_shows_every_live_log_and_leads_to_one(tmp_path: Path) ->
 
 async def test_the_wall_shows_marked_agents_when_there_are_any() -> None:
     async with driven(FLEET, size=(140, 40)) as run:
-        await run.press("j", "space", "v")
+        await run.press("G", "space", "v")
         wall = run.panel.screen.query_one(LogWall)
         await run.until(lambda: [agent.agent_id for agent in wall.agents] == [TWO.agent_id])
 
@@ -316,7 +325,7 @@ async def test_a_diff_is_shown_and_its_control_sequences_are_not(answers: Questi
 
 async def test_a_question_git_refuses_is_answered_with_its_reason(answers: Questions) -> None:
     async with driven(FLEET, questions=answers) as run:
-        await run.press("j", "d")
+        await run.press("G", "d")
         await run.shows("not a tree object")
         assert "Look at the repository." in run.screen
 
@@ -352,14 +361,14 @@ async def test_events_and_settings_say_when_and_whence(answers: Questions) -> No
 
 async def test_a_url_is_copied_by_the_terminals_own_clipboard() -> None:
     async with driven(FLEET) as run:
-        await run.press("y")
+        await run.press("G", "k", "y")
         await run.shows("copied  http://localhost:5173")
         assert run.panel.clipboard == "http://localhost:5173"
 
 
 async def test_urls_branch_and_folder_are_there_to_select() -> None:
     async with driven(FLEET) as run:
-        await run.press("o")
+        await run.press("G", "k", "o")
         await run.shows(ONE.worktree_path)
         assert "http://localhost:5000" in run.screen
 

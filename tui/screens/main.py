@@ -104,7 +104,8 @@ class MainScreen(Wishes, Looking, Beside):
         if self.snapshot is None:
             return
         snapshot = self.snapshot
-        agents = render_agents.problems(snapshot) if self.only_problems else snapshot.agents
+        choose = render_agents.problems if self.only_problems else render_agents.problems_first
+        agents = choose(snapshot)
         filtered = bool(self.filter.terms)
         shown = [agent for agent in agents if self.filter.holds(agent)] if filtered else agents
         grid = self.grid
