@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from autocoder.core.detection import Exam
-from autocoder.core.errors import GitError
+from autocoder.core.errors import GitError, StaleLease
 from autocoder.core.launcher import Launcher, WorkerProcess, WorkerSpec, run_folder
 from autocoder.core.lifecycle import ExitFacts, spoken_duration
 from autocoder.core.models import Holder, PortPair
@@ -186,16 +186,27 @@ class Examiner:
 
     @contextlib.contextmanager
     def _pair(self, finish: Finish) -> Iterator[PortPair]:
-        """The agent's pair, held by this process; where it has none any more, one for the exam."""
-        if finish.pair is not None:
-            self._allocator.confirm(self._holder(finish), finish.pair.epoch)
+        """The agent's pair, held by this process; where it has none any more, one for the exam.
+
+        Its lease may have ended between its worker's death and our look: orchestrators of
+        other projects give back what the dead hold.
+        """
+        if finish.pair is not None and self._is_kept(finish, finish.pair):
             yield finish.pair
             return
-        pair = self._allocator.lease(self._holder(finish))
+        pair = self._allocator.lease(self._holder(finish), preferred=finish.pair)
         try:
             yield pair
         finally:
             self._allocator.release(finish.agent_id, str(self._project_dir), epoch=pair.epoch)
+
+    def _is_kept(self, finish: Finish, pair: PortPair) -> bool:
+        """Whether the agent still has that pair; then this process holds it from now on."""
+        try:
+            self._allocator.confirm(self._holder(finish), pair.epoch)
+        except StaleLease:
+            return False
+        return True
 
     def _holder(self, finish: Finish, pid: int | None = None, start: int | None = None) -> Holder:
         if pid is None:

@@ -302,6 +302,22 @@ time.sleep(600)
 """
 
 
+def test_a_pair_whose_lease_was_ended_meanwhile_is_taken_back_for_the_exam(
+    tmp_path: Path, ports: range
+) -> None:
+    said = tmp_path / "port"
+    with bench_with(tmp_path, ports, f"echo $API_PORT > {shlex.quote(str(said))}") as bench:
+        finish = bench.finished("new.txt")
+        assert finish.pair is not None
+        bench.allocator.release(finish.agent_id, str(bench.project))
+
+        closed = bench.close(finish)
+
+        assert isinstance(closed.merge, Merged)
+        assert said.read_text().strip() == str(finish.pair.api_port)
+        assert bench.holders() == {}
+
+
 def test_a_command_that_takes_too_long_is_ended_with_its_whole_tree(
     tmp_path: Path, ports: range
 ) -> None:
