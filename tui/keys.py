@@ -117,7 +117,7 @@ VIEWS: Final = (
         "escape",
         "back",
         "back",
-        "Back: leave the pane, then the zoom, then the filter",
+        "Back: leave the pane, then the zoom, then the filter, then the marks",
         show=False,
         display="esc",
     ),

@@ -126,7 +126,9 @@ def empty_grid(snapshot: Snapshot, *, filtered: bool) -> tuple[Line, ...]:
 # -- words of the main screen
 
 
-def grid_word(query: Query, shown: int, total: int, *, problems: bool, marked: int) -> Line:
+def grid_word(
+    query: Query, shown: int, total: int, *, problems: bool, marked: int, marked_hidden: int
+) -> Line:
     """What narrows the grid and what is marked in it, for the rule above it."""
     word: list[Span] = []
     if problems:
@@ -139,6 +141,8 @@ def grid_word(query: Query, shown: int, total: int, *, problems: bool, marked: i
         word.append((f" no field {sanitise(query.unknown[0])} ", Tone.WARN))
     if marked:
         word.append((f" {marked} marked ", Tone.ACCENT))
+    if marked_hidden:
+        word.append((f" {marked_hidden} marked but hidden: left alone ", Tone.DIM))
     return tuple(word)
 
 

@@ -45,8 +45,8 @@ async def test_ending_work_asks_first_and_names_its_target(
 ) -> None:
     async with driven(FLEET) as run:
         await run.press("j", key)
-        await run.shows(TWO.agent_id)
-        assert "2 uncommitted files stay in the worktree" in run.screen
+        await run.shows("2 uncommitted files stay in the worktree")
+        assert f"    {TWO.agent_id}  {TWO.feature}" in run.screen
         assert run.asked == []
         await run.press("y" if yes == "y" else key)
         assert run.asked == [command(TWO.agent_id)]
@@ -346,6 +346,42 @@ async def test_a_stopped_agent_whose_feature_waits_for_a_human_says_so_and_r_goe
         assert "r goes on with it" in row or width < 140
         await run.press("G", "r")
         assert run.asked == [RecoverAgent(held.agent_id)]
+
+
+async def test_what_needs_a_human_is_first_and_the_others_stay_in_their_order() -> None:
+    wrong = replace(TWO, problem="api 5001: nothing answers")
+    crashed = replace(CRASHED, feature_id=3)
+    async with driven(a_snapshot(ONE, wrong, crashed)) as run:
+        screen = run.panel.screen
+        assert isinstance(screen, MainScreen)
+        assert list(screen.grid.rows) == [wrong, crashed, ONE]
+
+
+async def test_marks_gather_over_several_filters_and_the_asterisk_takes_back_what_is_shown() -> (
+    None
+):
+    async with driven(FLEET) as run:
+        for words in ("state:active", "state:crashed"):
+            await run.press("slash")
+            await run.type(words)
+            await run.press("enter", "asterisk")
+        await run.shows("1 marked  2 marked but hidden: left alone")
+        await run.press("asterisk", "escape")
+        await run.shows("2 marked")
+        assert "hidden" not in run.screen
+        await run.press("X")
+        await run.shows("Kill 2 agents?")
+
+
+async def test_the_cursor_comes_back_to_its_agent_when_a_filter_is_taken_back() -> None:
+    async with driven(FLEET) as run:
+        await run.press("j", "slash")
+        await run.type("state:crashed")
+        await run.shows("1 of 3")
+        await run.press("escape", "X")
+        await run.shows("Kill 1 agent?")
+        await run.press("y")
+        assert run.asked == [KillAgent(TWO.agent_id)]
 
 
 def row_of(agent_id: str, screen: str) -> str:

@@ -117,3 +117,45 @@ async def test_marks_go_with_their_rows() -> None:
         ]
         host.table.show(AGENTS[:3])
         assert host.table.targets == [AGENTS[1]]
+
+
+async def test_marks_of_rows_a_filter_hides_stay_and_nothing_is_done_to_them() -> None:
+    host = Host()
+    async with host.run_test(size=(160, 30)):
+        host.table.show(AGENTS[:5])
+        host.table.mark([AGENTS[1].agent_id, AGENTS[3].agent_id])
+        host.table.show(AGENTS[:3], hidden={AGENTS[3].agent_id, AGENTS[4].agent_id})
+        assert host.table.targets == [AGENTS[1]]
+        assert host.table.marks_shown == {AGENTS[1].agent_id}
+        host.table.show(AGENTS[2:3], hidden={AGENTS[3].agent_id})
+        assert host.table.targets == [AGENTS[2]]
+        host.table.show(AGENTS[:5])
+        assert host.table.targets == [AGENTS[3]]
+
+
+async def test_a_filter_that_is_widened_again_gives_the_cursor_back_to_its_row() -> None:
+    host = Host()
+    async with host.run_test(size=(160, 30)) as pilot:
+        host.table.show(AGENTS[:9])
+        await pilot.press("j", "j", "j")
+        chosen = AGENTS[3].agent_id
+        host.table.show(AGENTS[5:7], hidden={chosen}, refiltered=True)
+        assert host.table.cursor_key != chosen
+        # It comes back by itself, and the cursor is where somebody may be about to press a key.
+        host.table.show(AGENTS[3:7])
+        assert host.table.cursor_key != chosen
+        host.table.show(AGENTS[:9], refiltered=True)
+        assert host.table.cursor_key == chosen
+
+
+async def test_sorting_keeps_the_cursor_on_its_row_at_its_place_among_the_marks() -> None:
+    host = Host()
+    async with host.run_test(size=(160, 30)) as pilot:
+        host.table.show(AGENTS[:9], hidden={AGENTS[20].agent_id})
+        await pilot.press("j", "j")
+        chosen = host.table.cursor_key
+        host.table.mark([AGENTS[5].agent_id])
+        for key in ("s", "s", "S", "s"):
+            await pilot.press(key)
+            assert host.table.cursor_key == chosen
+            assert host.table.targets == [AGENTS[5]]

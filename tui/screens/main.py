@@ -90,17 +90,17 @@ class MainScreen(Wishes, Looking, Beside):
         self._show_log()
 
     def watch_filter(self) -> None:
-        self._show_agents()
+        self._show_agents(refiltered=True)
 
     def watch_only_problems(self) -> None:
-        self._show_agents()
+        self._show_agents(refiltered=True)
 
     def watch_leaving(self) -> None:
         self.query_one(NoticeLine).word = (
             ((f" ◍ {self.leaving}", Tone.WARN),) if self.leaving else ()
         )
 
-    def _show_agents(self) -> None:
+    def _show_agents(self, *, refiltered: bool = False) -> None:
         if self.snapshot is None:
             return
         snapshot = self.snapshot
@@ -113,7 +113,11 @@ class MainScreen(Wishes, Looking, Beside):
             grid.empty = render.NO_PROBLEMS
         else:
             grid.empty = render.empty_grid(snapshot, filtered=filtered)
-        grid.show(shown)
+        hidden: set[str] = set()
+        if len(shown) < len(snapshot.agents):
+            hidden = {agent.agent_id for agent in snapshot.agents}
+            hidden.difference_update(agent.agent_id for agent in shown)
+        grid.show(shown, hidden=hidden, refiltered=refiltered)
         self._say_what_is_shown()
 
     @on(Table.MarksChanged)
@@ -124,7 +128,8 @@ class MainScreen(Wishes, Looking, Beside):
                 len(self.grid.rows),
                 len(self.snapshot.agents),
                 problems=self.only_problems,
-                marked=len(self.grid.marks),
+                marked=len(self.grid.marks_shown),
+                marked_hidden=len(self.grid.marks) - len(self.grid.marks_shown),
             )
 
     @property
@@ -133,7 +138,7 @@ class MainScreen(Wishes, Looking, Beside):
 
     @property
     def marked(self) -> frozenset[str]:
-        return self.grid.marks
+        return self.grid.marks_shown
 
     @property
     def selected(self) -> Agent | None:
@@ -215,12 +220,12 @@ class MainScreen(Wishes, Looking, Beside):
         elif self.focused is self.log_pane or self.has_class("-zoom-grid"):
             self._zoom("")
             self.grid.focus()
-        elif self.grid.marks:
-            self.grid.mark(())
         elif self.filter.text:
             self.filter = Query()
-        else:
+        elif self.only_problems:
             self.only_problems = False
+        else:
+            self.grid.mark(())
 
     # -- choosing
 
@@ -231,8 +236,8 @@ class MainScreen(Wishes, Looking, Beside):
             self.grid.action_move(1)
 
     def action_mark_all(self) -> None:
-        shown = {agent.agent_id for agent in self.grid.rows}
-        self.grid.mark(() if self.grid.marks == shown else shown)
+        shown, marks = {agent.agent_id for agent in self.grid.rows}, self.grid.marks
+        self.grid.mark(marks - shown if shown <= marks else marks | shown)
 
     def action_problems(self) -> None:
         self.only_problems = not self.only_problems

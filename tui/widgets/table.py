@@ -4,7 +4,7 @@ A row is repainted only when what it says has changed, so an idle fleet costs
 nothing and a thousand rows cost what is visible.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Generic
 
@@ -59,6 +59,7 @@ class Table(Painted, Generic[Row], can_focus=True):
         self._key = key
         self._clock = clock
         self._given: list[Row] = []
+        self._hidden: frozenset[str] = frozenset()
         self._rows: list[Row] = []
         self._sorted_by: str = ""
         self._reversed = False
@@ -68,7 +69,10 @@ class Table(Painted, Generic[Row], can_focus=True):
         self._widest: dict[str, int] = {}
         self._layout: list[tuple[Column[Row], int]] = []
         self._painted: dict[int, tuple[Line, str]] = {}
+        self._chosen: str | None = None
+        """Key of the row the user went to last, which a filter may hide meanwhile."""
         self.marks: frozenset[str] = frozenset()
+        """Keys of all marked rows, those that a filter hides included."""
 
     # -- what it shows
 
@@ -81,24 +85,40 @@ class Table(Painted, Generic[Row], can_focus=True):
         return self._rows
 
     @property
+    def marks_shown(self) -> frozenset[str]:
+        """Keys of the marked rows that no filter hides."""
+        return self.marks & self._index.keys()
+
+    @property
     def targets(self) -> list[Row]:
-        """The marked rows, else the one under the cursor."""
+        """The marked rows, else the one under the cursor; never one that is not shown."""
         marked = [row for row in self._rows if self._key(row) in self.marks]
         return marked or self._rows[self._cursor : self._cursor + 1]
 
-    def show(self, rows: Iterable[Row]) -> None:
-        """Replace the rows; the cursor stays on its key, or where it was when that is gone."""
+    def show(
+        self, rows: Iterable[Row], *, hidden: Collection[str] = (), refiltered: bool = False
+    ) -> None:
+        """Replace the rows; the cursor stays on its key, or where it was when that is gone.
+
+        `hidden` are the keys of rows that a filter holds back: they keep their marks. Only
+        when it has been `refiltered` the cursor goes back to a row that was hidden.
+        """
         before = self.cursor_key
+        self._hidden = frozenset(hidden)
         self._given = list(rows)
         self._rows = self._in_order()
         self._index = {self._key(row): index for index, row in enumerate(self._rows)}
+        if self._chosen not in self._index and self._chosen not in self._hidden:
+            self._chosen = None
+        if refiltered and self._chosen in self._index:
+            before = self._chosen
         last = max(0, len(self._rows) - 1)
         moved = self._index.get(before) if before is not None else None
         if moved is not None:
             # The row stays at its place on the screen when others come or go above it.
             self._top += moved - self._cursor
         self._cursor = min(self._cursor, last) if moved is None else moved
-        gone = self.marks - self._index.keys()
+        gone = self.marks - self._index.keys() - self._hidden
         if gone:
             self.marks -= gone
             self.post_message(self.MarksChanged())
@@ -128,7 +148,8 @@ class Table(Painted, Generic[Row], can_focus=True):
         return True
 
     def mark(self, keys: Iterable[str]) -> None:
-        self.marks = frozenset(keys) & self._index.keys()
+        """Afterwards these rows are marked, of those shown or marked before, and no others."""
+        self.marks = frozenset(keys) & (self._index.keys() | self.marks)
         self.update_lines()
         self.post_message(self.MarksChanged())
 
@@ -237,11 +258,11 @@ class Table(Painted, Generic[Row], can_focus=True):
         names = ["", *(column.name for column, _ in self._layout)]
         at = names.index(self._sorted_by) if self._sorted_by in names else 0
         self._sorted_by = names[(at + 1) % len(names)]
-        self.show(self._given)
+        self.show(self._given, hidden=self._hidden)
 
     def action_reverse(self) -> None:
         self._reversed = not self._reversed
-        self.show(self._given)
+        self.show(self._given, hidden=self._hidden)
 
     @property
     def _visible(self) -> int:
@@ -256,6 +277,7 @@ class Table(Painted, Generic[Row], can_focus=True):
             self._arrange()
             self.update_lines()
             self._tell_cursor()
+        self._chosen = self.cursor_key
 
     def _tell_cursor(self) -> None:
         # By a watcher, not a message: what shows the row is then painted in the same frame.
