@@ -8,6 +8,7 @@ begun anew still shows what is true. Text in events is the agent's: sanitise it.
 import contextlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +22,8 @@ TEXT_LIMIT = 2000
 LARGEST_NUMBER = 1 << 53
 READ_AT_ONCE = 256 << 10
 """Bytes that one look reads; a reader far behind catches up in several."""
+HEAD_BYTES, TAIL_BYTES = 1 << 10, 16 << 10
+"""What is read of a run that has ended."""
 FILE_LIMIT = 8 << 20
 """The file is begun anew at this size; the older half stays as `events.jsonl.1`."""
 
@@ -284,6 +287,30 @@ def folded(lines: Iterable[str | bytes], progress: Progress | None = None) -> Pr
         if (event := decode(line)) is not None:
             so_far = so_far.after(event)
     return so_far
+
+
+def progress_at_end(run_folder: Path) -> Progress:
+    """As `last_progress`, of a run that has ended, by the beginning and the end of each file.
+
+    What it used last may be missing; its counters, which are of the whole run, are not.
+    """
+    lines: list[bytes] = []
+    for name in (EVENTS_FILE + ".1", EVENTS_FILE):
+        with contextlib.suppress(OSError):
+            lines += _both_ends(run_folder / name).splitlines()
+    return folded(lines)
+
+
+def _both_ends(path: Path) -> bytes:
+    # Whoever wrote it is not trusted: no link is followed, and no pipe waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        head = file.read(HEAD_BYTES)
+        file.seek(max(status.st_size - TAIL_BYTES, len(head)))
+        return head + file.read(TAIL_BYTES)
 
 
 def last_progress(run_folder: Path) -> Progress:

@@ -111,6 +111,10 @@ class Observer:
             self._progress.pop(agent_id, None)
         return observations
 
+    def has_seen(self, agent_id: str) -> bool:
+        """Whether the agent's progress is known from when it lived."""
+        return agent_id in self._readers
+
     def progress(self, agent_id: str) -> Progress:
         """How far it got, as its backend says; that of an agent seen while it lived stays known."""
         if (reader := self._readers.get(agent_id)) is None:
@@ -118,7 +122,7 @@ class Observer:
         said = reader.poll()
         known, fit = self._progress.get(agent_id, (None, said))
         if said is not known:
-            fit = _fit(said)
+            fit = fit_for_a_screen(said)
             self._progress[agent_id] = said, fit
         return fit
 
@@ -195,8 +199,8 @@ def _tree(
     return {pid: process for pid, process in tree.items() if process.state != "Z"}
 
 
-def _fit(progress: Progress) -> Progress:
-    """Fit for a screen."""
+def fit_for_a_screen(progress: Progress) -> Progress:
+    """The same with its words sanitised and clipped."""
     return replace(
         progress,
         model=_word(progress.model),

@@ -23,6 +23,7 @@ from autocoder.core.models import AgentState, RunReport, Severity, Snapshot
 from autocoder.core.notices import Notices
 from autocoder.core.observer import Observer
 from autocoder.core.orders import Orders
+from autocoder.core.past_progress import PastProgress
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import Kernel
 from autocoder.core.project_lock import ProjectLock
@@ -137,6 +138,7 @@ class Orchestrator:
         self._snapshots = Snapshots(
             self._fleet,
             observer=observer,
+            past=PastProgress(project_dir, self._git),
             project_dir=project_dir,
             settings=settings,
             repository=repository,

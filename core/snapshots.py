@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from autocoder.core.events import Progress
 from autocoder.core.fleet import Fleet
 from autocoder.core.live_agents import LiveAgent, Stage, Tally
 from autocoder.core.models import (
@@ -21,6 +22,7 @@ from autocoder.core.models import (
 )
 from autocoder.core.notices import Notices
 from autocoder.core.observer import Observation, Observer, with_progress
+from autocoder.core.past_progress import PastProgress
 from autocoder.core.ports import PortAllocator
 from autocoder.core.recovery import recovery_plan
 from autocoder.core.settings import Settings
@@ -39,13 +41,15 @@ UNSEEN = Observation()
 
 
 class Snapshots:
-    """Changes nothing. Ended agents are read again only when one more has ended."""
+    """Changes nothing. Ended agents are read again only when one more has ended, or when more
+    is known of how far they got."""
 
     def __init__(
         self,
         fleet: Fleet,
         *,
         observer: Observer,
+        past: PastProgress,
         project_dir: Path,
         settings: Settings,
         repository: Repository,
@@ -58,6 +62,7 @@ class Snapshots:
     ) -> None:
         self._fleet = fleet
         self._observer = observer
+        self._past = past
         self._project_dir = project_dir
         self._settings = settings
         self._repository = repository
@@ -160,18 +165,26 @@ class Snapshots:
     def _read_history(self) -> None:
         held = frozenset(feature.id for feature in self._features if feature.held)
         history_of = (replace(self._fleet.tally), self._upkeep.tidied, held)
-        if self._history_of != history_of:
+        more_is_known, changed = self._past.collect(), self._history_of != history_of
+        if changed:
             self._history = self._store.history(ENDED_SHOWN)
+            ids = (record.agent_id for record in self._history)
+            self._past.want([each for each in ids if not self._observer.has_seen(each)])
+        if more_is_known or changed:
             latest = {record.feature_id: record.agent_id for record in reversed(self._history)}
             holding = {latest.get(feature_id) for feature_id in held}
             self._ended = tuple(
                 replace(
-                    with_progress(record.as_agent(), self._observer.progress(record.agent_id)),
+                    with_progress(record.as_agent(), self._progress(record.agent_id)),
                     held=record.agent_id in holding,
                 )
                 for record in self._history
             )
             self._history_of = history_of
+
+    def _progress(self, agent_id: str) -> Progress:
+        seen = self._observer.has_seen(agent_id)
+        return self._observer.progress(agent_id) if seen else self._past.of(agent_id)
 
     def _live_agent(self, live: LiveAgent, seen: Observation) -> Agent:
         """The same agent as before while nothing about it has changed."""

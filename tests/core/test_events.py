@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from autocoder.core.events import (
     encode,
     folded,
     last_progress,
+    progress_at_end,
 )
 from autocoder.core.telling import LONGEST, take, tell, waits
 
@@ -118,6 +120,29 @@ def test_the_file_is_begun_anew_and_nothing_that_counts_is_lost(tmp_path: Path) 
     assert reader.poll().resume_id == "id-1"
     assert reader.poll().input_tokens == 199
     assert last_progress(tmp_path).input_tokens == 199
+    assert progress_at_end(tmp_path).input_tokens == 199
+
+
+def test_how_far_an_ended_run_got_is_read_from_both_ends_of_its_events(tmp_path: Path) -> None:
+    events = EventLog(tmp_path, limit=64 << 20)
+    events.write(Started("codex", model="gpt-4.1"))
+    for number in range(1, 1000):
+        events.write(Text("x" * 100))
+        events.write(Usage(input_tokens=number))
+
+    ended = progress_at_end(tmp_path)
+
+    assert (tmp_path / EVENTS_FILE).stat().st_size > 100_000
+    assert (ended.model, ended.input_tokens) == ("gpt-4.1", 999)
+
+
+def test_what_stands_where_events_should_is_neither_followed_nor_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text(encode(Usage(input_tokens=1), 0.0) + "\n")
+    os.mkfifo(tmp_path / EVENTS_FILE)
+    assert progress_at_end(tmp_path) == Progress()
+    (tmp_path / EVENTS_FILE).unlink()
+    (tmp_path / EVENTS_FILE).symlink_to("elsewhere")
+    assert progress_at_end(tmp_path) == Progress()
 
 
 def test_secrets_are_concealed_and_long_texts_clipped(tmp_path: Path) -> None:

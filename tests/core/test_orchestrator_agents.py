@@ -19,7 +19,7 @@ from autocoder.core.client import Client
 from autocoder.core.commands import KillAgent, RecoverAgent, SpawnAgent, TellAgent
 from autocoder.core.errors import AutocoderError
 from autocoder.core.headless import report_text
-from autocoder.core.models import AgentState, Severity
+from autocoder.core.models import AgentState, Severity, Snapshot
 from support import projects
 from support.commands import autocoder
 from support.fleets import WAITS, Project, Running, running
@@ -76,7 +76,9 @@ def shown(run: Running, feature_id: int, condition: Callable[..., bool]) -> obje
     )
 
 
-def test_a_message_reaches_a_running_agent_and_its_progress_is_seen(project: Project) -> None:
+def test_a_message_reaches_a_running_agent_and_its_progress_is_seen_and_stays(
+    project: Project,
+) -> None:
     (feature_id,) = project.add("")
     with running(project) as run:
         run.submit(SpawnAgent(feature_id))
@@ -96,6 +98,10 @@ def test_a_message_reaches_a_running_agent_and_its_progress_is_seen(project: Pro
     assert log.splitlines()[-1] == f"autocoder: {told}"
     assert start in report_text(run.report())
     assert git(project.dir, "ls-tree", "--name-only", "main", "told") == "told"
+    with running(project) as later:
+        remembered = shown(later, feature_id, lambda a: a.tokens == 2468)
+    assert isinstance(remembered, Snapshot)
+    assert remembered.agents[0].model == "gpt-4.1"
 
 
 def test_messages_come_by_the_command_line_and_by_rest(tmp_path: Path, ports: range) -> None:
