@@ -1,8 +1,10 @@
 """A backlog file that somebody goes on writing: what is new in it becomes features.
 
 The file is looked at once a second by its signature, not by a watcher: the loop
-wakes anyway, and editors that replace a file, or a mount without events, need no
-care. What is taken out of the file stays in the backlog.
+wakes anyway, and a look is one system call. A watcher would know a second sooner,
+for a thread of its own and all that a signature need not care for: a file that
+another one replaces, a folder that is made later, a mount whose other hosts give
+no events. What is taken out of the file stays in the backlog.
 """
 
 import time
