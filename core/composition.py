@@ -14,14 +14,15 @@ from autocoder.core.backends.choice import check_backend
 from autocoder.core.backlog import import_backlog
 from autocoder.core.control import Controlled, ControlServer, TcpWay, tcp_way, token_file
 from autocoder.core.demo import BASE as DEMO_BASE
+from autocoder.core.demo import BRANCH as DEMO_BRANCH
 from autocoder.core.demo import make_demo_project
 from autocoder.core.engine import Engine
-from autocoder.core.errors import AutocoderError, ProjectError, ProjectLocked
+from autocoder.core.errors import AutocoderError, ProjectError, ProjectLocked, UsageError
 from autocoder.core.headless import run_headless
 from autocoder.core.launcher import LocalLauncher
 from autocoder.core.orchestrator import Orchestrator
 from autocoder.core.ports import PortAllocator
-from autocoder.core.probe import local_kernel
+from autocoder.core.probe import Kernel, local_kernel
 from autocoder.core.project_lock import ProjectLock
 from autocoder.core.questions import Questions
 from autocoder.core.settings import Settings, database_path, ledger_path, load_settings
@@ -56,13 +57,7 @@ def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
             settings=settings,
             repository=repository,
             store=ProjectStore(database_path(settings, project_dir), busy_timeout_s=BUSY_TIMEOUT_S),
-            allocator=PortAllocator(
-                ledger_path(settings),
-                settings.ports,
-                ui_port=settings.ui.port,
-                kernel=kernel,
-                patience_s=BUSY_TIMEOUT_S,
-            ),
+            allocator=_open_ledger(settings, kernel),
             launcher=LocalLauncher(project_dir, settings, kernel),
             kernel=kernel,
             lock=lock,
@@ -70,6 +65,16 @@ def open_engine(project_dir: Path, settings: Settings) -> Orchestrator:
     except AutocoderError:
         lock.release()
         raise
+
+
+def _open_ledger(settings: Settings, kernel: Kernel) -> PortAllocator:
+    return PortAllocator(
+        ledger_path(settings),
+        settings.ports,
+        ui_port=settings.ui.port,
+        kernel=kernel,
+        patience_s=BUSY_TIMEOUT_S,
+    )
 
 
 def open_controlled(project_dir: Path, settings: Settings, tcp: TcpWay | None = None) -> Controlled:
@@ -167,16 +172,17 @@ def make_demo(parent: Path | None = None) -> Path:
     return project
 
 
-def run_demo(show: Callable[[Path], int] | None, cli: Mapping[str, object]) -> int:
+def run_demo(
+    show: Callable[[Path], int] | None, cli: Mapping[str, object], *, served: bool = False
+) -> int:
     """Make a demo project and `show` it, or without a screen run it to its end; the exit code.
 
-    The project stays where it was made, to be looked at.
+    The project stays where it was made, to be looked at. `served`: over TCP as well.
 
     Raises:
         AutocoderError: settings are bad, or it cannot be made; there is none then.
     """
-    # What would be refused with the finished project is refused before there is one.
-    check_backend(load_settings(DEMO_BASE, environ=os.environ, cli=cli))
+    _refuse_demo(load_settings(DEMO_BASE, environ=os.environ, cli=cli), served=served)
     sys.stderr.write("making a demo project: a todo app with a backlog of 12 features\n")
     project = make_demo()
     sys.stderr.write(f"it is in {project}; its agents are scripted: no model, no key\n")
@@ -185,3 +191,16 @@ def run_demo(show: Callable[[Path], int] | None, cli: Mapping[str, object]) -> i
         return show(project)
     settings = load_settings(project, environ=os.environ, cli={**cli, "stop_when_done": True})
     return run_headless(open_controlled(project, settings), as_json=False)
+
+
+def _refuse_demo(settings: Settings, *, served: bool) -> None:
+    """Raise, before there is one, what would be raised with the finished project."""
+    check_backend(settings)
+    if settings.base not in ("", DEMO_BRANCH):
+        raise UsageError(
+            f"{settings.origin('base')}: the demo has no branch {settings.base!r}",
+            f"It has: {DEMO_BRANCH}.",
+        )
+    if served:
+        tcp_way(settings)
+    _open_ledger(settings, local_kernel()).close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from autocoder.core.errors import GitError, ProjectError
 
 BASE = Path(__file__).parent / "project" / "base"
+BRANCH = "main"
 
 HISTORY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Answer todos as JSON", (".gitignore", "ports.py", "api")),
@@ -29,7 +30,7 @@ HISTORY: tuple[tuple[str, tuple[str, ...]], ...] = (
 def make_demo_project(
     folder: Path, *, parallel: int = 4, step_s: float = 0.5, misbehave: bool = True
 ) -> Path:
-    """Make the demo project in `folder`, on a clean branch `main`; return its absolute path.
+    """Make the demo project in `folder`, on a clean branch `BRANCH`; return its absolute path.
 
     The folder appears complete or not at all. `parallel`, `step_s` (seconds
     between two steps of an agent) and `misbehave` are what its `autocoder.toml` says.
@@ -108,7 +109,7 @@ def _set(path: Path, **values: object) -> None:
 
 def _make_history(draft: Path) -> None:
     # No template: the user's own hooks have no business in a demo.
-    _git(draft, "init", "--quiet", "--initial-branch=main", "--template=")
+    _git(draft, "init", "--quiet", f"--initial-branch={BRANCH}", "--template=")
     _git(draft, "config", "user.name", "Todo Demo")
     _git(draft, "config", "user.email", "demo@localhost")
     for message, paths in HISTORY:

@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,11 +13,15 @@ from typing import Any
 
 import pytest
 
+from autocoder.core.composition import run_demo
 from autocoder.core.demo import BASE, make_demo_project
-from autocoder.core.errors import GitError, ProjectError
+from autocoder.core.errors import AutocoderError, GitError, ProjectError
 from autocoder.core.settings import load_settings
 from support.scripted_runs import AgentRun, git, held_pair
 from support.waiting import wait_until
+
+LOWEST = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+EPHEMERAL = f"{LOWEST}-{LOWEST + 9}"
 
 SCRIPTS = {
     path.parent.name: json.loads(path.read_text())
@@ -102,6 +108,29 @@ def test_nothing_is_left_behind_where_git_is_missing(
     with pytest.raises(GitError, match="git is not installed"):
         make_demo_project(folder)
     assert list(tmp_path.rglob("*")) == ([folder] if exists else [])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"base": "develop"}, "the demo has no branch 'develop'"),
+        ({"ports.api": EPHEMERAL}, f"{EPHEMERAL} overlaps"),
+        ({"ui.host": "0.0.0.0"}, "can be reached from other hosts"),
+        ({"ledger_url": "sqlite:////proc/ledger.db"}, "/proc/ledger.db cannot be written"),
+    ],
+)
+def test_what_would_be_refused_with_it_is_refused_before_there_is_one(
+    wrong: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    ledger = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db"}
+
+    with pytest.raises(AutocoderError, match=re.escape(said)):
+        run_demo(None, ledger | wrong, served="ui.host" in wrong)
+
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_repository_around_it_is_left_alone(
