@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 
 from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine
@@ -91,8 +91,8 @@ class Panel(App[Departure]):
         Binding("ctrl+c", "interrupt", "quit", show=False, priority=True, system=True),
     ]
 
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
-    leaving: reactive[str] = reactive("", init=False)
+    snapshot: var[Snapshot | None] = var(None, init=False, always_update=True)
+    leaving: var[str] = var("", init=False)
 
     def __init__(
         self,

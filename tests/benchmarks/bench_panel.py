@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from autocoder.core.models import AgentState
 from support.figures import Figure, figure
 from support.marked import Marked
 from support.projects import Project
@@ -54,13 +56,47 @@ def figures() -> Iterator[Figure]:
 
 
 def _first_paint() -> Iterator[Figure]:
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        with _panel(3, 0) as (terminal, _folder):
-            terminal.wait_for_bytes(b"autocoder", 0)
-            times.append(time.monotonic() - began)
-    yield figure("start to first paint", min(times), "s", at_most=1, note="best of 3")
+    """From exec to the first words, and to the first agent, with a long history behind it."""
+    ended = 10_000
+    painted, known = [], []
+    with tempfile.TemporaryDirectory() as name, reserved_ports(100) as ports:
+        project = Project(Path(name), ports, parallel=0, features=ended)
+        _end_agents(project.database, ended)
+        argv = [sys.executable, "-m", "autocoder.tui", str(project.folder)]
+        for _ in range(3):
+            began = time.monotonic()
+            with Terminal(argv, size=SIZE, interpret=False) as terminal:
+                terminal.wait_for_bytes(b"autocoder", 0)
+                painted.append(time.monotonic() - began)
+                terminal.wait_for_bytes(b"a-%04x" % ended, 0)
+                known.append(time.monotonic() - began)
+                terminal.press("q")
+                terminal.wait_for_exit()
+    note = f"{ended} features done, as many agents ended; best of 3"
+    yield figure("start to first paint", min(painted), "s", at_most=1, note=note)
+    yield figure("start to the first agent shown", min(known), "s", note=note)
+
+
+def _end_agents(database: Path, count: int) -> None:
+    """As if `count` agents had each finished their feature."""
+    agents = [
+        {
+            "agent_id": f"a-{number:04x}",
+            "status": AgentState.COMPLETED.value,
+            "feature_id": number,
+            "started_at": "2026-01-01 10:00:00",
+            "ended_at": "2026-01-01 10:10:00",
+            "reason": "merged 3 commits into main",
+            "epoch": number,
+            "eaddrinuse": 0,
+        }
+        for number in range(1, count + 1)
+    ]
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE features SET status = 'DONE', passes = 1")
+        names = ", ".join(agents[0])
+        values = ", ".join(f":{name}" for name in agents[0])
+        connection.executemany(f"INSERT INTO agent_history ({names}) VALUES ({values})", agents)
 
 
 def _busy(

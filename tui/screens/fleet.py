@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.screen import Screen
 
 from autocoder.core.commands import Command
@@ -26,7 +26,7 @@ WORD_S = 5.0
 class FleetScreen(Screen[None]):
     """A screen of agents, some of them chosen."""
 
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
+    snapshot: var[Snapshot | None] = var(None, init=False, always_update=True)
 
     def __init__(self, clock: Callable[[], float], *, read_only: bool) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.widgets import Input
 
 from autocoder.core.models import Agent, Snapshot
@@ -40,10 +40,10 @@ class MainScreen(Wishes, Looking, Beside):
     BINDINGS: ClassVar[list[BindingType]] = list(keys.MAIN)
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012 - as Textual declares it
 
-    leaving: reactive[str] = reactive("", init=False)
+    leaving: var[str] = var("", init=False)
     """What the panel waits for before it leaves; empty while it stays."""
-    filter: reactive[Query] = reactive(Query(), init=False)
-    only_problems: reactive[bool] = reactive(False, init=False)
+    filter: var[Query] = var(Query(), init=False)
+    only_problems: var[bool] = var(False, init=False)
 
     def __init__(self, clock: Callable[[], float], project: str, *, read_only: bool) -> None:
         super().__init__(clock, read_only=read_only)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from textual import events
-from textual.reactive import reactive
+from textual.reactive import var
 
 from autocoder.core.models import Snapshot
 from autocoder.tui import render_header
@@ -12,7 +12,7 @@ from autocoder.tui.widgets.painted import TextLines
 
 
 class Header(TextLines):
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
+    snapshot: var[Snapshot | None] = var(None, init=False, always_update=True)
 
     def __init__(self, clock: Callable[[], float], project: str) -> None:
         super().__init__()

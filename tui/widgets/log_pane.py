@@ -11,7 +11,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.strip import Strip
 
 from autocoder.core.logs import LogTail, LogTimes
@@ -46,12 +46,12 @@ class LogPane(Painted, can_focus=True):
         Binding("exclamation_mark", "find_error", "first error", show=False, id="log.error"),
     ]
 
-    agent: reactive[Agent | None] = reactive(None, init=False)
-    following: reactive[bool] = reactive(True, init=False)
-    wrap: reactive[bool] = reactive(False, init=False)
-    timed: reactive[bool] = reactive(False, init=False)
+    agent: var[Agent | None] = var(None, init=False)
+    following: var[bool] = var(True, init=False)
+    wrap: var[bool] = var(False, init=False)
+    timed: var[bool] = var(False, init=False)
     """Each line is preceded by the time it was written."""
-    words: reactive[str] = reactive("", init=False)
+    words: var[str] = var("", init=False)
     """What is searched for; shown wherever it occurs."""
 
     class LinesMoved(Message):

@@ -11,7 +11,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.strip import Strip
 
 from autocoder.core.logs import LogTail, sanitise
@@ -35,8 +35,8 @@ class LogWall(Painted, can_focus=True):
         Binding("shift+tab,h,left,up,k", "move(-1)", "last pane", show=False, id="wall.previous"),
     ]
 
-    agents: reactive[tuple[Agent, ...]] = reactive((), init=False)
-    chosen: reactive[str] = reactive("", init=False)
+    agents: var[tuple[Agent, ...]] = var((), init=False)
+    chosen: var[str] = var("", init=False)
     """Id of the agent whose pane the cursor is on."""
 
     class LinesMoved(Message):
@@ -59,14 +59,23 @@ class LogWall(Painted, can_focus=True):
     def on_unmount(self) -> None:
         self._reader.stop()
 
-    def watch_agents(self) -> None:
-        self._arrange()
+    def watch_agents(self, before: tuple[Agent, ...], agents: tuple[Agent, ...]) -> None:
+        if [_place(agent) for agent in before] != [_place(agent) for agent in agents]:
+            self._arrange()
+            return
+        for index, (old, new) in enumerate(zip(self._shown, agents, strict=False)):
+            if old != new:
+                self._refresh_title(index)
+        self._shown = agents[: len(self._shown)]
 
     def watch_chosen(self, before: str, chosen: str) -> None:
         for index, agent in enumerate(self._shown):
             if agent.agent_id in (before, chosen):
-                top, _ = self._bounds[index // self._columns]
-                self.refresh(Region(0, top, self.size.width, 1))
+                self._refresh_title(index)
+
+    def _refresh_title(self, index: int) -> None:
+        top, _ = self._bounds[index // self._columns]
+        self.refresh(Region(0, top, self.size.width, 1))
 
     def on_resize(self, _event: events.Resize) -> None:
         self._arrange()
@@ -110,25 +119,26 @@ class LogWall(Painted, can_focus=True):
         ]
 
     def _read(self) -> None:
-        """Fetch the last lines of every pane; repaint when one of them differs."""
+        """Fetch the last lines of every pane; repaint where they differ."""
         widths = self._widths()
-        changed = False
         for index, agent in enumerate(self._shown):
-            top, bottom = self._bounds[index // self._columns]
+            row, column = divmod(index, self._columns)
+            top, bottom = self._bounds[row]
             tail = self._tails.get(agent.agent_id)
             if tail is None:
                 continue
-            end = tail.bounds[1]
-            room = widths[index % self._columns]
+            end, height, room = tail.bounds[1], bottom - top - 1, widths[column]
             rows = [
                 painted_row(inked(line), room, self.rich_style)
-                for line in tail.lines(end - (bottom - top - 1), end)
+                for line in tail.lines(end - height, end)
             ]
-            if rows != self._rows.get(agent.agent_id):
+            before = self._rows.get(agent.agent_id, [])
+            differ = [y for y in range(height) if rows[y : y + 1] != before[y : y + 1]]
+            if differ:
                 self._rows[agent.agent_id] = rows
-                changed = True
-        if changed:
-            self.refresh()
+                left = sum(widths[:column]) + column
+                first, last = differ[0], differ[-1]
+                self.refresh(Region(left, top + 1 + first, room, last + 1 - first))
 
     def render_line(self, y: int) -> Strip:
         row = next((i for i, (top, end) in enumerate(self._bounds) if top <= y < end), 0)
@@ -169,3 +179,8 @@ class LogWall(Painted, can_focus=True):
         if ids:
             at = ids.index(self.chosen) if self.chosen in ids else 0
             self.chosen = ids[(at + by) % len(ids)]
+
+
+def _place(agent: Agent) -> tuple[str, str]:
+    """What decides which pane is whose."""
+    return agent.agent_id, agent.log_path

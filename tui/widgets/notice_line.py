@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from textual import events
-from textual.reactive import reactive
+from textual.reactive import var
 
 from autocoder.core.models import Notice, Severity, Snapshot
 from autocoder.tui import render
@@ -16,10 +16,10 @@ INFO_S = 60.0
 
 
 class NoticeLine(TextLines):
-    snapshot: reactive[Snapshot | None] = reactive(None, init=False, always_update=True)
-    seen: reactive[int] = reactive(0, init=False)
+    snapshot: var[Snapshot | None] = var(None, init=False, always_update=True)
+    seen: var[int] = var(0, init=False)
     """Id of the last notice the user has put away."""
-    word: reactive[Line] = reactive((), init=False)
+    word: var[Line] = var((), init=False)
     """Something the panel itself says meanwhile; goes before the notices."""
 
     def __init__(self, clock: Callable[[], float], *, only_new: bool = False) -> None:

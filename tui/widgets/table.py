@@ -12,7 +12,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.strip import Strip
 
 from autocoder.tui.columns import Column, Row, columns_for
@@ -38,7 +38,7 @@ class Table(Painted, Generic[Row], can_focus=True):
         Binding("S", "reverse", "reverse the order", show=False, id="table.reverse"),
     ]
 
-    cursor_key: reactive[str | None] = reactive(None, init=False)
+    cursor_key: var[str | None] = var(None, init=False)
     """Key of the row under the cursor; None where there is no row. To be watched, not set."""
 
     class MarksChanged(Message):
