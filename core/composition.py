@@ -177,12 +177,13 @@ def run_demo(
 ) -> int:
     """Make a demo project and `show` it, or without a screen run it to its end; the exit code.
 
-    The project stays where it was made, to be looked at. `served`: over TCP as well.
+    The project stays where it was made, to be looked at. `served`: it is shown over TCP, too.
 
     Raises:
         AutocoderError: settings are bad, or it cannot be made; there is none then.
     """
-    _refuse_demo(load_settings(DEMO_BASE, environ=os.environ, cli=cli), served=served)
+    settings = load_settings(DEMO_BASE, environ=os.environ, cli=cli)
+    _refuse_demo(settings, served=served and show is not None)
     sys.stderr.write("making a demo project: a todo app with a backlog of 12 features\n")
     project = make_demo()
     sys.stderr.write(f"it is in {project}; its agents are scripted: no model, no key\n")

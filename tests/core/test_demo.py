@@ -128,7 +128,7 @@ def test_what_would_be_refused_with_it_is_refused_before_there_is_one(
     ledger = {"ledger_url": f"sqlite:///{tmp_path}/ledger.db"}
 
     with pytest.raises(AutocoderError, match=re.escape(said)):
-        run_demo(None, ledger | wrong, served="ui.host" in wrong)
+        run_demo(lambda _: 0, ledger | wrong, served="ui.host" in wrong)
 
     assert list(temporary.iterdir()) == []
 
