@@ -32,7 +32,8 @@ from autocoder.core.verify import Verifier
 from autocoder.core.worktrees import Repository
 
 ENDED_SHOWN = 500
-
+OPEN_STATUSES = frozenset({FeatureStatus.PENDING, FeatureStatus.IN_PROGRESS})
+"""Of features that an agent works on or may yet; after months, few among those that are done."""
 SHOWN_BEAT_S = 2.0
 """Heartbeats are shown to this accuracy, so that a silent fleet is an equal snapshot."""
 
@@ -75,7 +76,12 @@ class Snapshots:
         self._started = time.monotonic()
         self.pools: tuple[PoolStatus, ...] = ()
         self._leases: tuple[Lease, ...] = ()
+        self._found: tuple[Feature, ...] | None = None
+        self._held_back: frozenset[int] = frozenset()
         self._features: tuple[Feature, ...] = ()
+        """Those found, with what is held back: made anew only when one of the two differs."""
+        self._open: tuple[Feature, ...] = ()
+        self._counts = FeatureCounts()
         self._history: tuple[AgentRecord, ...] = ()
         self._ended: tuple[Agent, ...] = ()
         self._history_of: tuple[Tally, int, frozenset[int]] | None = None
@@ -90,10 +96,7 @@ class Snapshots:
         """
         self.pools = self._allocator.status().pools
         self._leases = self._allocator.leases()
-        self._features = tuple(
-            replace(feature, held=True) if self._is_held(feature) else feature
-            for feature in self._store.features()
-        )
+        self._read_features()
         self._read_history()
 
     def take(
@@ -114,7 +117,7 @@ class Snapshots:
             parallel=self._settings.parallel,
             paused=paused,
             finished=finished,
-            features=count_features(self._features),
+            features=self._counts,
             backlog=self._features,
             agents=live + self._ended,
             pools=self.pools,
@@ -131,14 +134,14 @@ class Snapshots:
             strays=self._fleet.strays,
             under_way=self._fleet.to_recover,
             history=self._history,
-            features=self._features,
+            features=self._open,
             leases=self._leases,
             own_pid=os.getpid(),
         )
 
     def report(self) -> RunReport:
         """What this orchestrator did since it started, by what was read last."""
-        counts, tally = count_features(self._features), self._fleet.tally
+        counts, tally = self._counts, self._fleet.tally
         return RunReport(
             features_total=counts.total,
             features_done=counts.done,
@@ -158,12 +161,22 @@ class Snapshots:
             seconds=time.monotonic() - self._started,
         )
 
-    def _is_held(self, feature: Feature) -> bool:
-        waits = feature.status is FeatureStatus.PENDING
-        return waits and feature.id in self._fleet.held_back
+    def _read_features(self) -> None:
+        found, held_back = self._store.features(), frozenset(self._fleet.held_back)
+        if found is self._found and held_back == self._held_back:
+            return
+        self._found, self._held_back = found, held_back
+        self._features = tuple(
+            replace(feature, held=True)
+            if feature.status is FeatureStatus.PENDING and feature.id in held_back
+            else feature
+            for feature in found
+        )
+        self._open = tuple(f for f in self._features if f.status in OPEN_STATUSES)
+        self._counts = count_features(self._features)
 
     def _read_history(self) -> None:
-        held = frozenset(feature.id for feature in self._features if feature.held)
+        held = frozenset(feature.id for feature in self._open if feature.held)
         history_of = (replace(self._fleet.tally), self._upkeep.tidied, held)
         more_is_known, changed = self._past.collect(), self._history_of != history_of
         if changed:

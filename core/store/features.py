@@ -36,6 +36,8 @@ class BacklogTables(OpenedDatabase):
     _features_seen: object = None
     """What `_features` is as of: commits by others, and changes of our own."""
     _converted: Mapping[Row[Any], Feature] = MappingProxyType({})
+    _stuck: tuple[StuckFeature, ...] = ()
+    _stuck_of: tuple[Feature, ...] = ()
 
     def features(self) -> tuple[Feature, ...]:
         """All of them in claim order: highest priority first, then lowest id.
@@ -123,7 +125,10 @@ class BacklogTables(OpenedDatabase):
 
     def stuck_features(self) -> tuple[StuckFeature, ...]:
         """Pending, enabled features that can never run unless somebody steps in, with why."""
-        return dependencies.stuck(self.features())
+        features = self.features()
+        if features is not self._stuck_of:
+            self._stuck_of, self._stuck = features, dependencies.stuck(features)
+        return self._stuck
 
     def retry_feature(self, feature_id: int) -> Feature:
         """Make a blocked or waiting feature claimable now, its attempts set back to none.
