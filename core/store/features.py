@@ -36,6 +36,9 @@ class BacklogTables(OpenedDatabase):
     _features_seen: object = None
     """What `_features` is as of: commits by others, and changes of our own."""
     _converted: Mapping[Row[Any], Feature] = MappingProxyType({})
+    _awaits = False
+    _awaits_of: tuple[Feature, ...] | None = None
+    _awaits_without: frozenset[int] = frozenset()
     _stuck: tuple[StuckFeature, ...] = ()
     _stuck_of: tuple[Feature, ...] = ()
 
@@ -114,6 +117,9 @@ class BacklogTables(OpenedDatabase):
 
         One question: asked in two, a back-off that ends in between would hide its feature.
         """
+        features, left_out = self.features(), frozenset(without)
+        if features is self._awaits_of and left_out == self._awaits_without:
+            return self._awaits
         with self._reading() as connection:
             query = select(FEATURES.c.id).where(
                 dependencies.is_pending(),
@@ -121,7 +127,9 @@ class BacklogTables(OpenedDatabase):
                 ~dependencies.has_unmet(),
                 FEATURES.c.id.not_in(without),
             )
-            return connection.scalar(query.limit(1)) is not None
+            self._awaits = connection.scalar(query.limit(1)) is not None
+        self._awaits_of, self._awaits_without = features, left_out
+        return self._awaits
 
     def stuck_features(self) -> tuple[StuckFeature, ...]:
         """Pending, enabled features that can never run unless somebody steps in, with why."""
