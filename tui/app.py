@@ -25,6 +25,7 @@ from autocoder.core.engine import Engine
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Snapshot
+from autocoder.tui import keys, outside
 from autocoder.tui.assistant_thread import Assistance, AssistantThread
 from autocoder.tui.attention import what_calls
 from autocoder.tui.command_palette import PanelCommands
@@ -44,6 +45,7 @@ from autocoder.tui.messages import (
 from autocoder.tui.palette import ANSI_DAY, ANSI_NIGHT, THEMES
 from autocoder.tui.preferences import Attention, Preferences, read_preferences
 from autocoder.tui.question_thread import QuestionThread
+from autocoder.tui.screens.frozen import FrozenScreen
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import counted
 
@@ -88,7 +90,9 @@ class Panel(App[Departure]):
     COMMANDS = {PanelCommands}  # noqa: RUF012 - as Textual declares it
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
+        *keys.EVERYWHERE,
         Binding("ctrl+c", "interrupt", "quit", show=False, priority=True, system=True),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False, system=True),
     ]
 
     snapshot: var[Snapshot | None] = var(None, init=False, always_update=True)
@@ -135,6 +139,7 @@ class Panel(App[Departure]):
             self._watches.append(
                 FileWatch(settings_files, lambda: self._post(SettingsRead(settings.look())))
             )
+        self._clock = clock
         self._main = MainScreen(clock, project, read_only=read_only)
         if settings is not None:
             self._main.settings_note = settings.note
@@ -280,7 +285,27 @@ class Panel(App[Departure]):
         )
 
     def action_interrupt(self) -> None:
-        self._depart(interrupted=True)
+        if isinstance(self.screen, FrozenScreen):
+            # Meant to copy what is selected, as in a graphical program.
+            self.screen.thaw()
+        else:
+            self._depart(interrupted=True)
+
+    def action_suspend_process(self) -> None:
+        if outside.is_a_shells_job():
+            super().action_suspend_process()
+        else:
+            self._main.say("no shell is here that could bring a suspended panel back")
+
+    def action_freeze(self) -> None:
+        self.push_screen(FrozenScreen(self._clock()))
+
+    def action_help(self) -> None:
+        # With the first use, like every screen that is not needed to paint.
+        from autocoder.tui.screens.help import help_lines
+        from autocoder.tui.screens.sheet import SheetScreen
+
+        self.push_screen(SheetScreen("help", help_lines(self._main.own_keys)))
 
     def _depart(self, *, interrupted: bool = False) -> None:
         self.exit(Departure(self.snapshot, interrupted=interrupted))

@@ -30,10 +30,11 @@ class PanelCommands(Provider):
     def _keys(self) -> Iterator[Entry]:
         if not isinstance(self.screen, MainScreen):
             return
-        for binding in keys.MAIN:
+        for binding in (*keys.MAIN, *keys.EVERYWHERE):
             if binding.action != "palette" and self.screen.check_action(binding.action, ()):
                 shown = keys.shown_key(binding)
-                run = partial(self.screen.run_action, binding.action)
+                place = self.app if binding in keys.EVERYWHERE else self.screen
+                run = partial(place.run_action, binding.action)
                 yield f"{binding.tooltip}", f"{binding.description}   {shown}", run
 
     def _agents(self) -> Iterator[Entry]:

@@ -121,7 +121,6 @@ VIEWS: Final = (
         show=False,
         display="esc",
     ),
-    _key("help", "question_mark", "help", "help", "All keys and glyphs", display="?"),
 )
 OUTSIDE: Final = (
     _key("copy", "y", "copy", "copy URL", "Copy the agent's URL to your clipboard", show=False),
@@ -149,6 +148,17 @@ OUTSIDE: Final = (
 LEAVING: Final = (
     _key("quit", "q", "quit", "quit", "Quit; agents keep running"),
     _key("quit.stop", "Q", "stop_all", "stop all", "Stop every agent and quit", show=False),
+)
+EVERYWHERE: Final = (
+    _key("help", "question_mark", "help", "help", "All keys and glyphs", display="?"),
+    _key(
+        "freeze",
+        "Z",
+        "freeze",
+        "freeze",
+        "Freeze the picture, to select and copy text; any key goes on",
+        show=False,
+    ),
 )
 MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *OUTSIDE, *LEAVING)
 
@@ -216,12 +226,20 @@ READING: Final = (
     _key("read.down", "pagedown", "scroll(1)", "down", "Scroll back", before_text=True, show=False),
 )
 
+FOOTER: Final = (
+    *("agent.spawn", "agent.stop", "agent.kill", "agent.recover", "log.focus", "ports"),
+    *("filter", "problems", "wall", "details", "diff", "pool.expand", "engine.pause"),
+    *("assistant", "zoom", "palette", "help", "quit"),
+)
+"""Names of the keys of the main screen that its footer shows, as far as there is room."""
+
 MAIN_GROUPS: Final = (
     ("Agents", AGENTS),
     ("Choosing", CHOOSING),
     ("Views", VIEWS),
     ("Beside the panel", OUTSIDE),
     ("Leaving", LEAVING),
+    ("In every view", EVERYWHERE),
 )
 VIEW_GROUPS: Final = (
     ("In the ports view", PORTS),
@@ -232,7 +250,11 @@ VIEW_GROUPS: Final = (
     ("While writing to an agent or the assistant", (*WRITING, *READING)),
 )
 GROUPS: Final = (*MAIN_GROUPS, *VIEW_GROUPS)
-SCREENS: Final = (MAIN, PORTS, FEATURES, WORKTREES, WALL, SPAWNING, (*WRITING, *READING))
+SCREENS: Final = (
+    *((*view, *EVERYWHERE) for view in (MAIN, PORTS, FEATURES, WORKTREES, WALL)),
+    SPAWNING,
+    (*WRITING, *READING),
+)
 """Keys that apply at the same time; between two of these a key may mean different things."""
 
 

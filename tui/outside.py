@@ -64,6 +64,15 @@ def editor(environ: Mapping[str, str], path: Path) -> list[str]:
     return [*shlex.split(named), os.fspath(path)]
 
 
+def is_a_shells_job() -> bool:
+    """Whether our parent is a shell that notices when we stop, and can make us go on."""
+    parent = os.getppid()
+    try:
+        return os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+    except ProcessLookupError:
+        return False
+
+
 def wipe(environ: Mapping[str, str]) -> None:
     """Take the panel's picture off a terminal that has no other screen to go back to.
 

@@ -10,7 +10,7 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Notice, Role, Severity, Snapshot
 from autocoder.tui.palette import SEVERITY, STATE_TONE, Tone
 from autocoder.tui.query import Query
-from autocoder.tui.spans import Line, Span, age, amount, clock, counted, joined, width_of
+from autocoder.tui.spans import Line, Span, age, amount, clock, counted, fit, joined, width_of
 
 
 def log_title(agent: Agent | None, width: int) -> Line:
@@ -25,19 +25,42 @@ def log_title(agent: Agent | None, width: int) -> Line:
         for role, port in ((Role.API, agent.api_port), (Role.WEB, agent.web_port))
         if port is not None
     ]
-    ended: Line = ()
-    if not agent.live and agent.reason:
-        ended = ((sanitise(agent.reason), STATE_TONE[agent.state]),)
     backend: Line = ((sanitise(f"{agent.backend} {agent.model}".strip()), Tone.DIM),)
     doing = progress(agent)
+    if not agent.live and agent.reason:
+        ended: Line = ((sanitise(agent.reason), STATE_TONE[agent.state]),)
+        # A reason may be a long sentence: it is cut, and what names the agent is not.
+        return _first_that_fits(
+            width,
+            (name, feature, branch, ended, backend, *doing),
+            (name, feature, ended, *doing),
+            (name, feature, branch, ended),
+            (name, feature, ended),
+        )
     # What is worth least falls away first: its branch and model, then its feature.
-    for pieces in (
-        (name, feature, branch, *urls, ended, backend, *doing),
-        (name, feature, *urls, ended, *doing),
-        (name, *urls, ended, *doing),
-        (name, *urls, ended, *doing[-2:]),
-    ):
-        line = joined(filter(None, pieces), "   ")
+    line = _first_that_fits(
+        width,
+        (name, feature, branch, *urls, backend, *doing),
+        (name, feature, *urls, *doing),
+        (name, *urls, *doing),
+        (name, *urls, *doing[-2:]),
+    )
+    room = width - width_of(line) - len(BETWEEN)
+    if feature[0] in line or room < LEAST_FEATURE:
+        return line
+    return joined((name, fit(feature, room), line[len(name) + 1 :]), BETWEEN)
+
+
+BETWEEN = "   "
+LEAST_FEATURE = 8
+"""Cells of a feature's name that are still worth reading."""
+
+
+def _first_that_fits(width: int, *variants: Sequence[Line]) -> Line:
+    """The first of them that is not too wide, joined; else the last."""
+    lines = (joined(filter(None, pieces), BETWEEN) for pieces in variants)
+    line: Line = ()
+    for line in lines:
         if width_of(line) <= width:
             break
     return line

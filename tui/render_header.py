@@ -43,6 +43,8 @@ def title_line(snapshot: Snapshot, now: float, width: int) -> Line:
         ((*name, *base), "   ", counts),
         ((*name, *base), "  ", counts),
         (name, "  ", counts),
+        # What a count means is worth more than our name.
+        (((" ", Tone.PLAIN), name[2]), "  ", counts),
         ((*name, *base), " ", short),
         (name, " ", short),
     )

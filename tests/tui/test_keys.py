@@ -5,6 +5,7 @@ from itertools import combinations
 from textual.binding import Binding
 
 from autocoder.tui import keys
+from autocoder.tui.app import Panel
 from autocoder.tui.screens.assistant import AssistantScreen
 from autocoder.tui.screens.features import FeaturesScreen
 from autocoder.tui.screens.main import MainScreen
@@ -62,9 +63,15 @@ def test_every_key_has_a_name_to_rebind_it_by_and_words_for_the_help() -> None:
         for binding in bindings:
             assert binding.id
             assert binding.tooltip
-            assert hasattr(screen, f"action_{binding.action.partition('(')[0]}"), binding.action
+            place = Panel if binding in keys.EVERYWHERE else screen
+            assert hasattr(place, f"action_{binding.action.partition('(')[0]}"), binding.action
 
 
 def test_the_readme_table_has_a_row_for_every_key() -> None:
     rows = [line for line in keys.as_markdown().splitlines() if line.startswith("| `")]
-    assert len(rows) == sum(map(len, keys.SCREENS))
+    assert len(rows) == sum(len(bindings) for _, bindings in keys.GROUPS)
+
+
+def test_the_footer_has_a_place_for_every_key_it_shows() -> None:
+    shown = {each.id for each in (*keys.MAIN, *keys.EVERYWHERE) if each.show}
+    assert shown == set(keys.FOOTER)

@@ -384,5 +384,30 @@ async def test_the_cursor_comes_back_to_its_agent_when_a_filter_is_taken_back() 
         assert run.asked == [KillAgent(TWO.agent_id)]
 
 
+async def test_what_a_narrow_grid_has_no_room_for_is_said_of_the_agent_under_the_cursor() -> None:
+    async with driven(FLEET, size=(80, 24)) as run:
+        await run.press("G")
+        await run.shows(f"── {CRASHED.agent_id}  {CRASHED.reason} ──")
+        await run.press("g")
+        await run.shows(f"── {ONE.agent_id}  {ONE.last_line} ──")
+        await run.pilot.resize_terminal(160, 24)
+        await run.until(lambda: f"── {ONE.agent_id}" not in run.screen)
+
+
+async def test_at_80_columns_the_footer_has_the_log_and_the_ports() -> None:
+    async with driven(FLEET, size=(80, 24)) as run:
+        footer = run.screen.splitlines()[-1]
+        for key in ("x stop", "r recover", "⏎ log", "P ports", "? help", "q quit"):
+            assert key in footer
+
+
+async def test_a_notice_that_is_cut_says_where_the_rest_of_it_is() -> None:
+    notice = Notice(1, NOW - 3, Severity.WARNING, "port 5004", "postgres listens on it; " * 9)
+    async with driven(replace(FLEET, notices=(notice,)), size=(80, 24)) as run:
+        await run.shows("M reads on")
+        await run.press("M")
+        await run.shows("esc back")
+
+
 def row_of(agent_id: str, screen: str) -> str:
     return next(line for line in screen.splitlines() if f" {agent_id} " in line)

@@ -79,3 +79,13 @@ async def test_a_refusal_is_said_where_the_key_was_pressed_and_old_notices_are_n
         refused = Notice(9, NOW, Severity.WARNING, "port 5000", "its holder lives")
         await run.publish(replace(busy, notices=(*busy.notices, refused)))
         await run.shows("port 5000  its holder lives")
+
+
+async def test_a_narrow_table_of_ports_still_says_what_to_do_about_the_one_under_the_cursor() -> (
+    None
+):
+    async with driven(a_busy_project(), size=(80, 24)) as run:
+        await run.press("P", "slash")
+        await run.type("quarantined")
+        await run.press("enter")
+        await run.shows("── 5013  probed in 8s; c probes now ──")

@@ -151,6 +151,21 @@ def test_a_narrow_log_title_keeps_urls_and_progress(width: int) -> None:
     assert "$0.21" in plain(line)
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_however_long_its_reason_is_an_ended_agent_keeps_its_name_and_feature(width: int) -> None:
+    agent = an_ended(1, AgentState.FAILED, "exit code 1 after 3.2s, last output: " + "x" * 200, 9)
+    line = plain(fit(render.log_title(agent, width), width))
+    assert f"{agent.agent_id}   {agent.feature}" in line
+    assert "exit code 1" in line
+
+
+def test_a_feature_that_does_not_fit_beside_the_urls_is_cut_and_not_left_out() -> None:
+    line = render.log_title(an_agent(2), 80)
+    assert width_of(line) <= 80
+    assert "a-0f32   Due date" in plain(line)
+    assert "web http://localhost:5174" in plain(line)
+
+
 @pytest.mark.parametrize(
     ("count", "shown"),
     [(0, "0"), (812, "812"), (9130, "9.1k"), (214_400, "214k"), (1_400_000, "1.4M")],

@@ -27,11 +27,6 @@ EVENTS_SHOWN = 500
 
 
 class Looking(FleetScreen):
-    def action_help(self) -> None:
-        from autocoder.tui.screens.help import help_lines
-
-        self.app.push_screen(SheetScreen("help", help_lines(self.own_keys)))
-
     def action_ports(self) -> None:
         from autocoder.tui.screens.ports import PortsScreen
 

@@ -15,6 +15,7 @@ from textual.containers import Horizontal
 from textual.reactive import var
 from textual.widgets import Input
 
+from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Snapshot
 from autocoder.tui import keys, render, render_agents
 from autocoder.tui.palette import Tone
@@ -23,7 +24,7 @@ from autocoder.tui.screens.beside import Beside
 from autocoder.tui.screens.fleet import WORD_S
 from autocoder.tui.screens.looking import Looking
 from autocoder.tui.screens.wishes import Wishes
-from autocoder.tui.spans import Line
+from autocoder.tui.spans import Line, width_of
 from autocoder.tui.widgets.header import Header
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.log_pane import LogPane
@@ -156,6 +157,15 @@ class MainScreen(Wishes, Looking, Beside):
 
     def _show_log(self) -> None:
         self.log_pane.agent = self.selected
+        self._say_what_is_left_out()
+
+    def _say_what_is_left_out(self) -> None:
+        """On a narrow screen the grid has no room for why an agent needs somebody."""
+        agent, said = self.selected, self.grid.left_out("last")
+        shown: Line = ()
+        if agent is not None and width_of(said):
+            shown = ((f" {sanitise(agent.agent_id)}  ", Tone.STRONG), *said, (" ", Tone.PLAIN))
+        self.query_one("#notice-rule", Rule).left = shown
 
     @on(LogPane.StatusChanged)
     def _on_status_changed(self) -> None:
@@ -171,6 +181,7 @@ class MainScreen(Wishes, Looking, Beside):
 
     def on_resize(self, event: events.Resize) -> None:
         width, height = event.size
+        self.call_after_refresh(self._say_what_is_left_out)
         small = width < LEAST_WIDTH or height < LEAST_HEIGHT
         self.set_class(small, "-too-small")
         self.query_one("#too-small", TextLines).lines = (

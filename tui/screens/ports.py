@@ -19,6 +19,7 @@ from autocoder.tui.palette import Tone
 from autocoder.tui.pool_history import STEP_S, PoolHistory
 from autocoder.tui.screens.confirm import ConfirmScreen, Question, key_of
 from autocoder.tui.screens.expand import ExpandScreen
+from autocoder.tui.spans import Line
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.notice_line import NoticeLine
 from autocoder.tui.widgets.painted import TextLines
@@ -56,7 +57,7 @@ class PortsScreen(Screen[str | None]):
             empty=render_ports.NO_LEASES,
             id="leases",
         )
-        yield Rule()
+        yield Rule(id="remedy-rule")
         yield NoticeLine(self._clock, only_new=True)
         with Horizontal(id="filter"):
             yield TextLines(id="filter-label")
@@ -66,6 +67,8 @@ class PortsScreen(Screen[str | None]):
     def on_mount(self) -> None:
         self.query_one("#filter-label", TextLines).lines = (((" filter ", Tone.ACCENT),),)
         self.watch(self.app, "snapshot", self._on_snapshot)
+        self.watch(self.table, "cursor_key", self._say_what_is_left_out, init=False)
+        self.set_interval(1.0, self._say_what_is_left_out)
         self.table.focus()
 
     @property
@@ -100,6 +103,18 @@ class PortsScreen(Screen[str | None]):
             leases = self._snapshot.leases
             shown = [lease for lease in leases if render_ports.lease_matches(lease, self._words)]
             self.table.show(shown)
+            self._say_what_is_left_out()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._say_what_is_left_out)
+
+    def _say_what_is_left_out(self) -> None:
+        """On a narrow screen the table has no room for what to do about a port."""
+        lease, said = self.table.cursor_row, self.table.left_out("remedy")
+        shown: Line = ()
+        if lease is not None and said:
+            shown = ((f" {lease.port}  ", Tone.STRONG), *said, (" ", Tone.PLAIN))
+        self.query_one("#remedy-rule", Rule).left = shown
 
     def _agent_of(self, lease: Lease) -> Agent | None:
         if self._snapshot is None or lease.project != self._snapshot.project_dir:

@@ -3,12 +3,12 @@
 from textual import events
 from textual.screen import Screen
 
-from autocoder.tui.keys import MAIN, shown_key
+from autocoder.tui.keys import FOOTER, shown_key
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line, width_of
 from autocoder.tui.widgets.painted import TextLines
 
-ORDER = {binding.id: at for at, binding in enumerate(MAIN) if binding.id}
+ORDER = {name: at for at, name in enumerate(FOOTER)}
 
 
 class KeyBar(TextLines):

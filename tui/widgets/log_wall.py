@@ -31,7 +31,7 @@ LEAST_WIDTH, LEAST_HEIGHT = 56, 7
 
 class LogWall(Painted, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab,l,right,down,j", "move(1)", "next pane", show=False, id="wall.next"),
+        Binding("tab,l,right,down,j", "move(1)", "next pane", key_display="tab", id="wall.next"),
         Binding("shift+tab,h,left,up,k", "move(-1)", "last pane", show=False, id="wall.previous"),
     ]
 

@@ -8,7 +8,7 @@ from textual.reactive import var
 from autocoder.core.models import Notice, Severity, Snapshot
 from autocoder.tui import render
 from autocoder.tui.palette import Tone
-from autocoder.tui.spans import Line, spread
+from autocoder.tui.spans import Line, spread, width_of
 from autocoder.tui.widgets.painted import TextLines
 
 INFO_S = 60.0
@@ -58,8 +58,11 @@ class NoticeLine(TextLines):
             grave = [notice for notice in unseen if notice.severity is not Severity.INFO]
             shown = (grave or unseen)[-1]
             more = len(grave) - 1 if grave else 0
+            said = render.notice_line(shown, now)
             right: Line = ((f"  {more} more  M ", Tone.DIM),) if more > 0 else ()
-            self.lines = (spread(render.notice_line(shown, now), right, self.size.width),)
+            if not right and width_of(said) > self.size.width:
+                right = (("  M reads on ", Tone.DIM),)
+            self.lines = (spread(said, right, self.size.width),)
 
     def _unseen(self, now: float) -> list[Notice]:
         if self.snapshot is None:

@@ -4,8 +4,10 @@ from textual.reactive import reactive
 from textual.strip import Strip
 
 from autocoder.tui.palette import Tone
-from autocoder.tui.spans import Line, width_of
+from autocoder.tui.spans import Line, fit, width_of
 from autocoder.tui.widgets.painted import Painted
+
+EDGE = "──"
 
 
 class Rule(Painted):
@@ -17,8 +19,10 @@ class Rule(Painted):
     def render_line(self, y: int) -> Strip:  # noqa: ARG002 - it is one line high
         width = self.size.width
         tone = Tone.ACCENT if self.active else Tone.FAINT
-        spare = width - width_of(self.left) - width_of(self.right)
-        if spare < 4:
+        room = width - width_of(self.right) - 2 * len(EDGE)
+        if room < 0:
             return self.paint((("─" * width, tone),), width)
-        line = (("──", tone), *self.left, ("─" * (spare - 4), tone), *self.right, ("──", tone))
+        left = self.left if width_of(self.left) <= room else fit(self.left, room)
+        middle = ("─" * (room - width_of(left)), tone)
+        line = ((EDGE, tone), *left, middle, *self.right, (EDGE, tone))
         return self.paint(line, width)

@@ -84,6 +84,14 @@ class Table(Painted, Generic[Row], can_focus=True):
     def rows(self) -> Sequence[Row]:
         return self._rows
 
+    def left_out(self, name: str) -> Line:
+        """What the row under the cursor says in a column for which there is no room."""
+        row = self.cursor_row
+        if row is None or any(column.name == name for column, _ in self._layout):
+            return ()
+        column = next(column for column in self.columns if column.name == name)
+        return column.cell(row, self._clock())
+
     @property
     def marks_shown(self) -> frozenset[str]:
         """Keys of the marked rows that no filter hides."""
