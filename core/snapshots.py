@@ -39,6 +39,8 @@ SHOWN_BEAT_S = 2.0
 
 
 UNSEEN = Observation()
+_Shown = tuple[tuple[object, ...], Agent]
+"""An agent as it was shown last, behind what that was made of."""
 
 
 class Snapshots:
@@ -83,10 +85,9 @@ class Snapshots:
         self._open: tuple[Feature, ...] = ()
         self._counts = FeatureCounts()
         self._history: tuple[AgentRecord, ...] = ()
-        self._ended: tuple[Agent, ...] = ()
+        self._ended: dict[str, _Shown] = {}
         self._history_of: tuple[Tally, int, frozenset[int]] | None = None
-        self._shown: dict[str, tuple[tuple[object, ...], Agent]] = {}
-        """Live agents as they were shown last, and what that was made of."""
+        self._shown: dict[str, _Shown] = {}
 
     def read(self) -> None:
         """Ask the databases what they say now.
@@ -119,7 +120,7 @@ class Snapshots:
             finished=finished,
             features=self._counts,
             backlog=self._features,
-            agents=live + self._ended,
+            agents=live + tuple(agent for _, agent in self._ended.values()),
             pools=self.pools,
             leases=self._leases,
             notices=self._notices.all(),
@@ -186,14 +187,20 @@ class Snapshots:
         if more_is_known or changed:
             latest = {record.feature_id: record.agent_id for record in reversed(self._history)}
             holding = {latest.get(feature_id) for feature_id in held}
-            self._ended = tuple(
-                replace(
-                    with_progress(record.as_agent(), self._progress(record.agent_id)),
-                    held=record.agent_id in holding,
-                )
+            self._ended = {
+                record.agent_id: self._ended_agent(record, held=record.agent_id in holding)
                 for record in self._history
-            )
+            }
             self._history_of = history_of
+
+    def _ended_agent(self, record: AgentRecord, *, held: bool) -> _Shown:
+        """The same agent as before while no more is known of it."""
+        progress = self._progress(record.agent_id)
+        made_of = (record, progress, held)
+        before = self._ended.get(record.agent_id)
+        if before is not None and before[0] == made_of:
+            return before
+        return made_of, replace(with_progress(record.as_agent(), progress), held=held)
 
     def _progress(self, agent_id: str) -> Progress:
         seen = self._observer.has_seen(agent_id)
