@@ -69,7 +69,8 @@ class Watching:
                 live.seen_tree = seen.tree
             live.served |= Listener.OWN in (seen.api_listener, seen.web_listener)
             if seen.rogue:
-                self._notices.stand(Severity.WARNING, live.agent_id, seen.rogue)
+                said = f"{seen.rogue}; kill it, or recover it to start anew on its own pair"
+                self._notices.stand(Severity.WARNING, live.agent_id, said)
         took = time.monotonic() - now
         self._look_after = now + min(max(SHORTEST_LOOK_S, took / LOOK_SHARE), LONGEST_LOOK_S)
 

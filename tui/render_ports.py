@@ -8,7 +8,7 @@ from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Lease, LeaseState, Listener, Role, Snapshot
 from autocoder.tui.columns import NO_VALUE, Column
 from autocoder.tui.palette import LISTENER, LISTENER_WORD, PROBLEM, Tone
-from autocoder.tui.spans import Line, age, duration, joined
+from autocoder.tui.spans import Line, age, duration, joined, width_of
 
 LEASE_TONE = {
     LeaseState.LEASED: Tone.PLAIN,
@@ -80,7 +80,7 @@ def lease_columns(
         if lease.state is LeaseState.LEASED and orphaned(lease):
             return (("its holder is gone; R releases", Tone.WARN),)
         if is_wrong(lease):
-            return (("⏎ goes to its agent", Tone.WARN),)
+            return (("⏎, then r: another pair", Tone.WARN),)
         return ()
 
     return (
@@ -134,16 +134,23 @@ def release_lines(lease: Lease, *, held: bool) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def ports_title(snapshot: Snapshot, host: str) -> Line:
+def ports_title(snapshot: Snapshot, host: str, width: int) -> Line:
     """Whose ports these are, the ranges of each pool, and the counts."""
-    pieces: list[Line] = [((" ports of ", Tone.DIM), (sanitise(host), Tone.STRONG))]
-    for pool in snapshot.pools:
-        ranges = ", ".join(map(str, pool.ranges))
-        pieces.append(((f"{pool.role.value} ", Tone.DIM), (ranges, Tone.PLAIN)))
+    ranges: list[Line] = [
+        ((f"{pool.role.value} ", Tone.DIM), (", ".join(map(str, pool.ranges)), Tone.PLAIN))
+        for pool in snapshot.pools
+    ]
     states = Counter(lease.state for lease in snapshot.leases)
-    counts = " · ".join(f"{states[state]} {state.value}" for state in LeaseState if states[state])
-    pieces.append(((counts or "no leases", Tone.DIM),))
-    return joined(pieces, "    ")
+    said = " · ".join(f"{states[state]} {state.value}" for state in LeaseState if states[state])
+    counts: Line = ((said or "no leases", Tone.DIM),)
+    name: Line = ((sanitise(host), Tone.STRONG),)
+    whose: Line = ((" ports of ", Tone.DIM), *name)
+    for who, gap in ((whose, "    "), (whose, "  "), (((" ", Tone.DIM), *name), "  ")):
+        line = joined((who, *ranges, counts), gap)
+        if width_of(line) <= width:
+            return line
+    # The ranges of a pool that was extended often say less than the counts.
+    return joined((whose, counts), "  ")
 
 
 def history_line(roles: Sequence[tuple[Role, Sequence[int]]], step_s: float) -> Line:

@@ -22,6 +22,10 @@ SIGHTING_S = 1.0
 """Two sightings lie at least this far apart."""
 SIGHTINGS = {Kind.ROGUE_BIND: 1, Kind.FOREIGN_LISTENER: 2}
 """After how many sightings a finding is acted on, where not three: naming harms nobody."""
+REMEDIES = {
+    Kind.ROGUE_BIND: "; kill it, or recover it to start anew on its own pair",
+    Kind.FOREIGN_LISTENER: "; end that process, or recover the agent to give it another pair",
+}
 AGAIN = 60
 """What stays is acted on again after this many more."""
 
@@ -108,7 +112,8 @@ class Repair:
                     self._reclaim(finding)
                 case Kind.MISMATCH if worker is not None:
                     self._restore(worker)
-            self.saying.say(Severity.WARNING, finding.agent_id, finding.detail)
+            said = finding.detail + REMEDIES.get(finding.kind, "")
+            self.saying.say(Severity.WARNING, finding.agent_id, said)
         return RepairReport(findings, tuple(stop.values()))
 
     def _reclaim(self, finding: Finding) -> None:

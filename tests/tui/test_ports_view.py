@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from autocoder.core.commands import ProbePort, ReleasePort
-from autocoder.core.models import Notice, Role, Severity
+from autocoder.core.models import Listener, Notice, Role, Severity
 from autocoder.tui.pool_history import SAMPLES, STEP_S, PoolHistory
 from autocoder.tui.render_ports import history_line
 from autocoder.tui.spans import plain
 from support.panel import driven
-from support.snapshots import NOW, a_busy_project, a_pool
+from support.snapshots import NOW, a_busy_project, a_pool, a_snapshot, an_agent, the_leases
 
 
 def pools(leased: int) -> tuple[object, ...]:
@@ -89,3 +89,36 @@ async def test_a_narrow_table_of_ports_still_says_what_to_do_about_the_one_under
         await run.type("quarantined")
         await run.press("enter")
         await run.shows("── 5013  probed in 8s; c probes now ──")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+async def test_however_narrow_the_title_keeps_its_counts(width: int) -> None:
+    async with driven(a_busy_project(), size=(140, 30)) as run:
+        await run.press("P")
+        await run.pilot.resize_terminal(width, 30)
+        title = "20 leased · 1 cooling · 1 quarantined"
+        await run.until(lambda: title in run.screen.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("listener", "said"),
+    [
+        (Listener.OWN, "● own"),
+        (Listener.NONE, "○ none yet"),
+        (Listener.FOREIGN, "✗ foreign  31870 node (uid 1002)"),
+        (Listener.SWAPPED, "⇄ swapped  31870 node (uid 1002)"),
+    ],
+)
+async def test_who_listens_is_said_with_its_process_and_the_remedy(
+    listener: Listener, said: str
+) -> None:
+    agent = an_agent(1, web_listener=Listener.FOREIGN)
+    leases = the_leases((agent,))
+    agent = replace(agent, web_listener=listener)
+    async with driven(a_snapshot(agent, leases=leases), size=(140, 30)) as run:
+        await run.press("P", "G")
+        await run.shows(said)
+        wrong = listener in (Listener.FOREIGN, Listener.SWAPPED)
+        row = next(line for line in run.screen.splitlines() if " 5173 " in line)
+        assert ("⚠" in row) is wrong
+        assert ("then r: another pair" in row) is wrong

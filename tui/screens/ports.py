@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
@@ -81,12 +81,16 @@ class PortsScreen(Screen[str | None]):
         self._snapshot = snapshot
         self.query_one(NoticeLine).snapshot = snapshot
         self._holders = {agent.agent_id: agent for agent in snapshot.agents if agent.live}
-        host = os.uname().nodename
-        self.query_one("#title", TextLines).lines = (render_ports.ports_title(snapshot, host),)
-        gauges = render_header.pools_line(snapshot, self.app.size.width)
-        self.query_one("#gauges", TextLines).lines = (gauges,)
+        self._show_pools(self.app.size.width)
         self._show_history()
         self._show()
+
+    def _show_pools(self, width: int) -> None:
+        if self._snapshot is not None:
+            title = render_ports.ports_title(self._snapshot, os.uname().nodename, width)
+            self.query_one("#title", TextLines).lines = (title,)
+            gauges = render_header.pools_line(self._snapshot, width)
+            self.query_one("#gauges", TextLines).lines = (gauges,)
 
     def _show_history(self) -> None:
         roles = (
@@ -105,7 +109,8 @@ class PortsScreen(Screen[str | None]):
             self.table.show(shown)
             self._say_what_is_left_out()
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
+        self._show_pools(event.size.width)
         self.call_after_refresh(self._say_what_is_left_out)
 
     def _say_what_is_left_out(self) -> None:
