@@ -7,6 +7,7 @@ thread; `--help` and refusals import next to nothing.
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocoder.core.errors import AutocoderError, ProjectError, UsageError
+from autocoder.core.logs import sanitise
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -152,7 +154,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     def show(project: Path) -> int:
         return _open(project, arguments)
 
-    return run_demo(show if _has_terminal() or arguments.web else None, _given(arguments))
+    shown = show if _has_terminal() or arguments.web else None
+    return run_demo(shown, _given(arguments), served=arguments.api or arguments.web)
 
 
 def _show(
@@ -269,14 +272,16 @@ def _farewell(departure: "Departure", project: Path, *, debug: bool) -> int:
         return error.exit_code
     if departure.live:
         verb = "agent keeps" if departure.live == 1 else "agents keep"
-        print(f"{departure.live} {verb} running. Come back with: autocoder-tui {project}")  # noqa: T201
+        again = shlex.join(["autocoder-tui", sanitise(str(project))])
+        print(f"{departure.live} {verb} running. Come back with: {again}")  # noqa: T201
     return 130 if departure.interrupted else 0
 
 
 def _complain(error: AutocoderError) -> None:
-    print(f"autocoder-tui: {error.message}", file=sys.stderr)  # noqa: T201
+    # Names of branches and files, which are not ours, are part of what is said.
+    print(f"autocoder-tui: {sanitise(error.message)}", file=sys.stderr)  # noqa: T201
     if error.hint:
-        print(error.hint, file=sys.stderr)  # noqa: T201
+        print(sanitise(error.hint), file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

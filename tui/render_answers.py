@@ -127,7 +127,7 @@ def settings_page(settings: "Sequence[SettingValue]", note: str = "") -> tuple[L
         own = setting.origin != "default"
         lines.append(
             (
-                (f"  {setting.name:<22} ", Tone.STRONG if own else Tone.PLAIN),
+                (f"  {sanitise(setting.name):<22} ", Tone.STRONG if own else Tone.PLAIN),
                 (f"{sanitise(setting.value) or '–':<24} ", Tone.ACCENT if own else Tone.PLAIN),
                 (sanitise(setting.meaning), Tone.DIM),
             )

@@ -8,18 +8,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from autocoder.core.assistant import Said
-from autocoder.core.commands import Command
-from autocoder.core.errors import ProjectLocked
-from autocoder.core.events import Text, ToolStart
-from autocoder.core.models import Feature, Notice, Severity, WorktreeStatus
-from autocoder.core.questions import BackendChoice, SpawnForecast
+from autocoder.core.commands import Command, Pause
+from autocoder.core.errors import ProjectLocked, RefusedError
+from autocoder.core.models import AgentState
 from autocoder.tui.__main__ import run_panel
-from support.answers import Answers
-from support.assistance import ScriptedAssistance
-from support.attacks import ATTACKS
 from support.fake_engine import RecordingEngine
-from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, the_leases
+from support.hostile import (
+    ALL,
+    HostileAnswers,
+    hostile_agents,
+    hostile_assistance,
+    hostile_snapshot,
+)
+from support.snapshots import a_busy_project, a_snapshot, an_agent
 
 
 class Writing(RecordingEngine):
@@ -32,63 +33,34 @@ class Writing(RecordingEngine):
             file.write(f"{command}\n")
 
 
-def hostile(folder: Path) -> Writing:
-    """One agent per attack, in every field and in its log."""
-    agents, notices = [], []
-    for number, (name, bad) in enumerate(ATTACKS.items(), 1):
-        log = folder / f"log-{number}"
-        with log.open("wb") as file:
-            for line in (f"attack: {name}", bad, f"\x1b[31m{bad}\x1b[0m"):
-                file.write(line.encode("utf-8", "surrogatepass") + b"\n")
-            file.write(b"raw: \x9b2J\x9d0;title\x9c\xff\xfe\x00 end\n")
-        agent = an_agent(number)
-        agents.append(
-            replace(
-                agent,
-                feature=bad,
-                branch=bad,
-                backend=bad,
-                worktree_path=f"/w/{bad}",
-                last_line=bad,
-                problem=bad if number % 2 else "",
-                log_path=str(log),
-            )
-        )
-        notices.append(Notice(number, NOW, Severity.WARNING, bad, bad))
-    snapshot = a_snapshot(*agents, project="p\x1b]0;owned\x07", base="b\x9b2J")
-    features = tuple(
-        Feature(number, bad, bad, (bad,), bad, last_error=bad, branch_name=bad)
-        for number, bad in enumerate(ATTACKS.values(), 1)
-    )
-    leases = tuple(
-        replace(lease, listener=bad)
-        for lease, bad in zip(the_leases(tuple(agents)), ATTACKS.values(), strict=False)
-    )
-    hostile_one = replace(snapshot, notices=tuple(notices), backlog=features, leases=leases)
-    return Writing(folder, hostile_one)
+class Hostile(Writing):
+    """Asked to pause, it lets agents end; asked once more, it breaks."""
 
+    def __init__(self, folder: Path) -> None:
+        self._agents = hostile_agents(folder)
+        super().__init__(folder, hostile_snapshot(self._agents))
+        self._paused = False
 
-def answering() -> tuple[Answers, ScriptedAssistance]:
-    """Worktrees, backends and a conversation that are hostile as well."""
-    bad_ones = list(ATTACKS.values())
-    trees = (
-        WorktreeStatus(bad, bad, bad, number, 0, merged=True, in_use=False)
-        for number, bad in enumerate(bad_ones)
-    )
-    choices = tuple(BackendChoice(bad, False, bad, bad) for bad in bad_ones)
-    bad = "".join(bad_ones)
-    forecast = SpawnForecast(choices, bad, bad, bad, bad, refusal=bad, remedy=bad)
-    said = tuple(Said(NOW, "assistant", each, each) for each in bad_ones)
-    events = [event for each in bad_ones for event in (Text(each), ToolStart("1", each, each))]
-    return (
-        Answers(*trees, forecast=forecast),
-        ScriptedAssistance(*events, Text("that was all"), said=said),
-    )
+    def submit(self, command: Command) -> None:
+        super().submit(command)
+        if isinstance(command, Pause) and self._paused:
+            self._error = RefusedError(ALL, ALL)
+            self.stop()
+        elif isinstance(command, Pause):
+            self._paused = True
+            first, *others = self._agents
+            ended = replace(first, state=AgentState.COMPLETED, feature=ALL)
+            self.publish(hostile_snapshot((ended, *others)))
+
+    def run(self, publish: object) -> None:
+        super().run(publish)  # type: ignore[arg-type]
+        if self._error is not None:
+            raise self._error
 
 
 def main(mode: str, folder: Path) -> int:
     if mode == "hostile":
-        engine = hostile(folder)
+        engine: Writing = Hostile(folder)
     elif mode == "shell":
         engine = Writing(folder, a_snapshot(an_agent(1, worktree_path=str(folder))))
     elif mode == "locked":
@@ -98,12 +70,11 @@ def main(mode: str, folder: Path) -> int:
         engine = Writing(folder, error=ZeroDivisionError("a bug"))
     else:
         engine = Writing(folder, a_busy_project(folder))
-    questions, assistance = answering() if mode == "hostile" else (None, None)
     return run_panel(
         lambda: engine,
         Path("/home/dev/todo-app"),
-        open_questions=(lambda: questions) if questions else None,
-        assistance=assistance,
+        open_questions=HostileAnswers if mode == "hostile" else None,
+        assistance=hostile_assistance() if mode == "hostile" else None,
     )
 
 

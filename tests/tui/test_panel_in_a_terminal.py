@@ -1,16 +1,19 @@
 """Claims about the panel as a process in a real pseudo terminal."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from support import panel_process
 from support.attacks import ATTACKS, FORBIDDEN
+from support.hostile import LAST_WORDS
 from support.pty import Terminal
 from support.waiting import wait_until
 
@@ -23,50 +26,111 @@ def a_panel(mode: str, folder: Path, size: tuple[int, int] = (120, 36), **env: s
     return Terminal([sys.executable, PROCESS, mode, folder], env=paths | env, size=size)
 
 
-VIEWS = (
-    ("X", "Kill 1 agent?"),
-    ("v", "more do not fit"),
-    ("M", "notices"),
-    ("P", "ports of"),
-    ("F", "backlog"),
-    ("o", "urls"),
-    ("N", "Spawn an agent on a new feature"),
-    ("W", "ticked"),
-    ("t", "Tell 1 agent"),
-    ("a", "about a-0f"),
+DIALOGS = (
+    ("X", "Kill 1 agent?", "q"),
+    ("R", "Recover all of this?", "q"),
+    ("Q", "Stop all", "q"),
+    ("e", "taken: ", "q"),
+    ("N", "Spawn an agent on a new feature", "escape"),
+    ("t", "Tell 1 agent", "escape"),
+    ("v", "more do not fit", "q"),
 )
+PAGES = (
+    ("o", "urls"),
+    ("M", "notices"),
+    ("H", "events"),
+    ("i", "Processes"),
+    ("d", "against base"),
+    (",", "settings"),
+)
+"""Read to their ends."""
+INSIDE = (
+    ("F", "backlog", "\r", "feature 1"),
+    ("P", "ports of", "R", "Release port"),
+    ("W", "40 ticked", "X", "Remove 40 worktrees?"),
+)
+"""Views from which a key leads on."""
+OWN_SEQUENCES = re.compile(r"\x1b\]22;default\x07|\x1b\]9;[^\x00-\x1f\x7f-\x9f]+\x07")
+"""The pointer's shape, which Textual sets, and what is told to a desktop."""
 
 
-def leave(terminal: Terminal, shown: str) -> None:
-    """Press escape and wait: with a key right behind it, it would be that key with Alt."""
-    terminal.press("escape")
-    terminal.wait_for(lambda screen: shown not in screen, what=f"{shown} is left")
+class Visit:
+    """Presses keys and waits for what they bring, without an interpreter: that takes far longer."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    @property
+    def logs(self) -> set[bytes]:
+        """The attacks whose logs have been shown."""
+        self._terminal.drain(0.01)
+        return set(re.findall(rb"attack: ([^\x1b]*[^\x1b ])", self._terminal.raw))
+
+    def has_shown_more_than(self, logs: int) -> bool:
+        return len(self.logs) > logs
+
+    def press(self, key: str, brings: str) -> None:
+        start = len(self._terminal.raw)
+        self._terminal.press(key)
+        self._terminal.wait_for_bytes(brings.encode(), start)
+
+    def leave(self, key: str = "q", *, top: str = "cpu", bottom: str = "quit") -> None:
+        """Leave, and wait until what is below is painted again without a dialog's edge on it."""
+        start = len(self._terminal.raw)
+        self._terminal.press(key)
+
+        def is_left() -> object:
+            while self._terminal.drain(0):
+                pass
+            _, found, painted = self._terminal.raw[start:].rpartition(top.encode())
+            return found and bottom.encode() in painted and "▌".encode() not in painted
+
+        wait_until(is_left)
 
 
 def test_nothing_an_agent_wrote_reaches_the_terminal_as_a_control_sequence(tmp_path: Path) -> None:
-    with a_panel("hostile", tmp_path, (160, 50)) as terminal:
-        terminal.wait_for("a-0f31")
-        for name in ATTACKS:
-            terminal.wait_for(f"attack: {name}", what=f"the log with {name}")
-            terminal.press("j")
-        for key, shown in VIEWS:
-            terminal.press(key)
-            terminal.wait_for(shown)
-            leave(terminal, shown)
-        terminal.press("a")
-        terminal.wait_for("about a-0f")
-        terminal.press("why", "enter")
-        terminal.wait_for("that was all")
-        leave(terminal, "that was all")
-        terminal.press(":")
-        terminal.wait_for("Search for commands")
-        terminal.press(*"Go to")
-        terminal.wait_for("Go to a-0f")
-        leave(terminal, "Go to a-0f")
-        terminal.press("q")
-        assert terminal.wait_for_exit() == 0
-        # Textual sets the pointer's shape by itself, with a sequence that ends in a bell.
-        written = terminal.written.replace("\x1b]22;default\x07", "")
+    config = tmp_path / "autocoder" / "panel.toml"
+    config.parent.mkdir()
+    config.write_text('attention = "osc9"\n')
+    env = {"PYTHONPATH": str(PROCESS.parent.parent), "XDG_CONFIG_HOME": str(tmp_path)}
+    argv = [sys.executable, str(PROCESS), "hostile", str(tmp_path)]
+    with Terminal(argv, env=env, size=(110, 36), interpret=False) as terminal:
+        visit = Visit(terminal)
+        terminal.wait_for_bytes(b"attack: ", 0)
+        visit.press("enter", "search")
+        terminal.press("z")
+        wait_until(lambda: len(visit.logs) >= 6, what="the zoomed log")
+        while (seen := len(visit.logs)) < len(ATTACKS):
+            terminal.press("pageup")
+            wait_until(partial(visit.has_shown_more_than, seen), what="more of the log")
+        visit.leave("escape")
+        terminal.press("G", "g")
+        for key, shown, leave in DIALOGS:
+            visit.press(key, shown)
+            visit.leave(leave)
+        for key, shown in PAGES:
+            visit.press(key, shown)
+            terminal.press(*["space"] * 5)
+            visit.leave()
+        for key, shown, leading_on, then_shown in INSIDE:
+            visit.press(key, shown)
+            visit.press(leading_on, then_shown)
+            visit.leave(top=shown, bottom="back")
+            visit.leave()
+        visit.press("a", "about ")
+        terminal.press("why")
+        visit.press("enter", LAST_WORDS)
+        visit.leave("escape")
+        visit.press(":", "Search for commands")
+        terminal.press(*"a-0f")
+        terminal.wait_for_bytes(b"Go to ", 0)
+        visit.leave("escape")
+        visit.press("p", "\x1b]9;autocoder p: a-0f31 is done")
+        terminal.press("p")
+        assert terminal.wait_for_exit() == 3
+        screen, _, after = terminal.written.rpartition("\x1b[?1049l")
+    assert "autocoder-tui: " in after
+    written = OWN_SEQUENCES.sub("", screen + after)
     assert [bad for bad in FORBIDDEN if bad in written] == []
 
 
@@ -97,7 +161,7 @@ def test_keys_reach_the_engine(tmp_path: Path) -> None:
         terminal.press("x")
         terminal.wait_for("Stop 1 agent?")
         terminal.press("x")
-        wait_until(lambda: "StopAgent(agent_id='a-0f31')" in asked.read_text())
+        wait_until(lambda: "StopAgent(agent_id='a-0f33')" in asked.read_text())
 
 
 def test_ctrl_c_leaves_with_its_own_exit_code(tmp_path: Path) -> None:
