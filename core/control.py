@@ -24,13 +24,13 @@ from autocoder.core.client import SOCKET, short_name
 from autocoder.core.commands import Command
 from autocoder.core.engine import ReportingEngine
 from autocoder.core.errors import RefusedError, UsageError
-from autocoder.core.feature_choice import check_choice
+from autocoder.core.feature_choice import draft_check
 from autocoder.core.models import RunReport, Snapshot
 from autocoder.core.port_config import get_ui_cors_origins
 from autocoder.core.ports import PortAllocator
 from autocoder.core.probe import local_kernel
 from autocoder.core.settings import Settings, database_path, ledger_path, state_dir
-from autocoder.core.store import FeatureDraft, ProjectStore
+from autocoder.core.store import ProjectStore
 from autocoder.core.worktrees import open_repository
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ControlServer:
             feed=feed,
             open_allocator=self._open_allocator,
             open_store=lambda: ProjectStore(database_path(self._settings, self._project_dir)),
-            check_choice=self._check_choice,
+            check_choice=draft_check(self._settings, self._branches),
         )
         application = build_application(service, _version())
         ways: list[ASGIApp] = [Guard(application, hosts=("localhost", "autocoder"))]
@@ -209,14 +209,8 @@ class ControlServer:
             ledger_path(settings), settings.ports, ui_port=settings.ui.port, kernel=local_kernel()
         )
 
-    def _check_choice(self, draft: FeatureDraft) -> None:
-        check_choice(
-            self._settings,
-            lambda: open_repository(self._project_dir, self._settings.base).branches(),
-            backend=draft.backend,
-            model=draft.model,
-            base=draft.base,
-        )
+    def _branches(self) -> tuple[str, ...]:
+        return open_repository(self._project_dir, self._settings.base).branches()
 
     def _close_sockets(self) -> None:
         for bound in self._sockets:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from autocoder.core.backends.choice import check_backend, settings_for
 from autocoder.core.errors import UsageError
 from autocoder.core.settings import Settings
+from autocoder.core.store import FeatureDraft
 
 BRANCHES_NAMED = 10
 """How many branches a refusal lists."""
@@ -33,3 +34,14 @@ def check_choice(
             f"there is no branch {base!r} to start from",
             f"There are: {', '.join(known[:BRANCHES_NAMED])}.",
         )
+
+
+def draft_check(
+    settings: Settings, branches: Callable[[], Sequence[str]]
+) -> Callable[[FeatureDraft], None]:
+    """`check_choice` for what a draft names."""
+
+    def check(draft: FeatureDraft) -> None:
+        check_choice(settings, branches, backend=draft.backend, model=draft.model, base=draft.base)
+
+    return check

@@ -15,6 +15,7 @@ from pathlib import Path
 from autocoder.core.admission import Admission
 from autocoder.core.commands import Command
 from autocoder.core.errors import AutocoderError
+from autocoder.core.feature_choice import draft_check
 from autocoder.core.filling import Filling
 from autocoder.core.fleet import Fleet
 from autocoder.core.git_threads import GitThreads
@@ -123,7 +124,12 @@ class Orchestrator:
             admission=admission,
         )
         self._backlog = (
-            WatchedBacklog(project_dir / settings.backlog, store, self._notices)
+            WatchedBacklog(
+                project_dir / settings.backlog,
+                store,
+                self._notices,
+                draft_check(settings, repository.branches),
+            )
             if settings.backlog
             else None
         )

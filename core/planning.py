@@ -17,6 +17,7 @@ from autocoder.core.backends.choice import uses_prompt
 from autocoder.core.backlog import ImportReport, import_backlog
 from autocoder.core.errors import RefusedError, UsageError
 from autocoder.core.events import Progress, last_progress
+from autocoder.core.feature_choice import draft_check
 from autocoder.core.launcher import LocalLauncher, WorkerProcess, WorkerSpec, run_folder
 from autocoder.core.logs import log_path
 from autocoder.core.models import Feature, Holder, PortPair
@@ -122,7 +123,8 @@ def propose_backlog(
                 log_path(project_dir, plan),
             )
             file = _kept(worktree / BACKLOG_FILE, run_folder(project_dir, plan))
-        report = import_backlog(store, file, dry_run=True)
+        check = draft_check(settings, repository.branches)
+        report = import_backlog(store, file, check=check, dry_run=True)
     return Proposal(file, report, last_progress(run_folder(project_dir, plan)))
 
 

@@ -8,6 +8,7 @@ no events. What is taken out of the file stays in the backlog.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from autocoder.core.backlog import import_backlog
@@ -15,7 +16,7 @@ from autocoder.core.errors import UsageError
 from autocoder.core.lifecycle import plural
 from autocoder.core.models import Severity
 from autocoder.core.notices import Notices
-from autocoder.core.store import ProjectStore
+from autocoder.core.store import FeatureDraft, ProjectStore
 
 LOOK_S = 1.0
 NAMED = 3
@@ -24,10 +25,18 @@ NAMED = 3
 class WatchedBacklog:
     """One file, from its content at the first look on; called from the orchestrator's thread."""
 
-    def __init__(self, path: Path, store: ProjectStore, notices: Notices) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: ProjectStore,
+        notices: Notices,
+        check: Callable[[FeatureDraft], None],
+    ) -> None:
+        """`check` is that of `import_backlog`."""
         self._path = path
         self._store = store
         self._notices = notices
+        self._check = check
         self._seen: tuple[int, ...] | None = None
         self._looked_at = float("-inf")
 
@@ -51,7 +60,7 @@ class WatchedBacklog:
         if signature == self._seen:
             return
         try:
-            added = import_backlog(self._store, self._path).added
+            added = import_backlog(self._store, self._path, check=self._check).added
         except UsageError as error:
             # Most likely half written; what is wrong stays to be read until it is mended.
             self._complain(error.said)

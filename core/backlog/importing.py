@@ -5,7 +5,7 @@ counted from 1, where entries have no ids; a text is a name, of an entry first,
 then of a feature the database has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ PRIORITY_LIMIT = 1_000_000_000
 
 _KEYS = frozenset(
     {"name", "description", "category", "steps", "priority", "enabled"}
-    | {"depends_on", "dependencies", "id", "passes"}
+    | {"depends_on", "dependencies", "id", "passes", "backend", "model", "base"}
 )
 
 
@@ -40,8 +40,21 @@ class ImportReport:
     """Keys that mean nothing here."""
 
 
-def import_backlog(store: ProjectStore, path: Path, *, dry_run: bool = False) -> ImportReport:
+def _any(_draft: FeatureDraft) -> None:
+    """Nothing is wrong with a file of our own."""
+
+
+def import_backlog(
+    store: ProjectStore,
+    path: Path,
+    *,
+    check: Callable[[FeatureDraft], None] = _any,
+    dry_run: bool = False,
+) -> ImportReport:
     """Add what is new in the file to the backlog, all of it or nothing.
+
+    `check` raises `UsageError` where what is new could not be run here; it is asked once
+    for each choice of backend, model and base.
 
     Raises:
         UsageError: the file cannot be read, or an entry is wrong; names file and line.
@@ -49,6 +62,7 @@ def import_backlog(store: ProjectStore, path: Path, *, dry_run: bool = False) ->
     items = [_Item.of(entry, path) for entry in read_entries(path)]
     plan = _Plan(items, {_key(feature.name): feature.id for feature in store.features()}, path)
     drafts = tuple(plan.drafts())
+    _check_choices(plan.new, check)
     try:
         added = () if dry_run else store.add_features(drafts)
         if dry_run:
@@ -62,6 +76,19 @@ def import_backlog(store: ProjectStore, path: Path, *, dry_run: bool = False) ->
         passing=tuple(item.draft.name for item in plan.passing),
         ignored_keys=tuple(sorted({key for item in items for key in item.unknown})),
     )
+
+
+def _check_choices(items: Iterable["_Item"], check: Callable[[FeatureDraft], None]) -> None:
+    checked: set[tuple[str, str, str]] = set()
+    for item in items:
+        draft = item.draft
+        choice = (draft.backend, draft.model, draft.base)
+        if choice not in checked:
+            try:
+                check(draft)
+            except UsageError as error:
+                raise UsageError(f"{item.where}: {error.message}", error.hint) from error
+            checked.add(choice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +122,9 @@ class _Item:
                 category=fields.text("category", NAME_LIMIT),
                 priority=fields.integer("priority") or 0,
                 enabled=fields.boolean("enabled", default=True),
+                backend=fields.text("backend", NAME_LIMIT),
+                model=fields.text("model", NAME_LIMIT),
+                base=fields.text("base", NAME_LIMIT),
             ),
             number=fields.integer("id"),
             needs=tuple(needs),

@@ -180,8 +180,8 @@ def import_(
     """Add what is new in a file; features whose names are there already are skipped.
 
     The file is a list, or an object with a list "features". An entry has a name, and may
-    have a description, steps, category, priority, enabled, and depends_on: names, or ids of
-    entries, or their places in the file.
+    have a description, steps, category, priority, enabled, backend, model, base, and
+    depends_on: names, or ids of entries, or their places in the file.
 
     \b
     Examples:
@@ -190,8 +190,12 @@ def import_(
     """
     with guarded(as_json=as_json), _write(project_dir) as store:
         from autocoder.core.backlog import import_backlog
+        from autocoder.core.feature_choice import draft_check
+        from autocoder.core.worktrees import open_repository
 
-        report = import_backlog(store, file, dry_run=dry_run)
+        folder, settings = opened(project_dir)
+        check = draft_check(settings, lambda: open_repository(folder, settings.base).branches())
+        report = import_backlog(store, file, check=check, dry_run=dry_run)
         if as_json:
             drafts = [_draft_json(draft) for draft in report.drafts] if dry_run else None
             print_json(

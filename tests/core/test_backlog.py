@@ -9,7 +9,7 @@ import pytest
 
 from autocoder.core.backlog import ImportReport, import_backlog
 from autocoder.core.errors import UsageError
-from autocoder.core.store import ProjectStore
+from autocoder.core.store import FeatureDraft, ProjectStore
 
 
 @pytest.fixture
@@ -148,6 +148,30 @@ def test_a_dry_run_says_what_would_be_added_and_adds_nothing(
 
     assert [draft.name for draft in report.drafts] == ["Tags", "Search"]
     assert report.added == store.features() == ()
+
+
+def test_what_an_entry_is_to_run_is_asked_once_and_refused_with_its_line(
+    store: ProjectStore, folder: Path
+) -> None:
+    file = folder / "b.yaml"
+    file.write_text(
+        "- {name: a, backend: codex, model: large, base: release}\n"
+        "- {name: b, backend: codex, model: large, base: release}\n"
+        "- {name: c, backend: nonsense}\n"
+    )
+    asked = []
+
+    def check(draft: FeatureDraft) -> None:
+        asked.append((draft.backend, draft.model, draft.base))
+        if draft.backend == "nonsense":
+            raise UsageError("no such backend", "Name another.")
+
+    with pytest.raises(UsageError, match=r"b\.yaml:3: no such backend") as refused:
+        import_backlog(store, file, check=check)
+
+    assert refused.value.hint == "Name another."
+    assert asked == [("codex", "large", "release"), ("nonsense", "", "")]
+    assert store.features() == ()
 
 
 def test_keys_that_mean_nothing_are_named(store: ProjectStore, folder: Path) -> None:

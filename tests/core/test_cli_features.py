@@ -116,6 +116,19 @@ def test_a_file_is_imported_once(project: Path, tmp_path: Path) -> None:
     assert len(document(features(project, "list", "--json"))) == 2
 
 
+def test_a_file_that_names_what_no_agent_could_run_adds_nothing(
+    project: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "backlog.yaml"
+    for entry, said in (("backend: nonsense", "no such backend"), ("base: mian", "'mian'")):
+        file.write_text(f"- name: Tags\n- name: Search\n  {entry}\n")
+        ran = features(project, "import", file)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"{file}:2: " in ran.err
+        assert said in ran.err
+    assert features(project, "list", "--json").out == "[]\n"
+
+
 def test_a_blocked_feature_says_why_and_can_be_retried(project: Path) -> None:
     features(project, "add", "hard")
     features(project, "add", "after it", "--depends-on", "hard")
