@@ -47,8 +47,8 @@ class Filling:
         """
         self._stop_failing_alike()
         try:
-            if not self._still_exhausted():
-                self._fleet.go_on()
+            if not self._still_exhausted() and self._fleet.go_on(until):
+                return True
             while not self.paused and len(self._fleet) < self._settings.parallel:
                 if self._admission.held or self._still_exhausted():
                     return False

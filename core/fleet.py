@@ -232,8 +232,10 @@ class Fleet:
             )
         self._to_recover[agent_id] = at_once
 
-    def go_on(self) -> None:
+    def go_on(self, until: float) -> bool:
         """Start the agents that go on with the work of ended ones.
+
+        `until` is monotonic: later none is begun. True where more could be started at once.
 
         Raises:
             PoolExhausted: those left wait for a free pair.
@@ -242,6 +244,8 @@ class Fleet:
             waits = not at_once and len(self._agents) >= self._settings.parallel
             if waits or self._upkeep.is_tidying(agent_id):
                 continue
+            if time.monotonic() >= until:
+                return True
             record = self._store.agent(agent_id)
             if self._upkeep.is_removing(record.worktree_path):
                 continue
@@ -253,6 +257,7 @@ class Fleet:
             except UsageError as error:
                 self._notices.say(Severity.WARNING, agent_id, f"not recovered: {error.message}")
             del self._to_recover[agent_id]
+        return False
 
     # ------------------------------------------------------------------ a tick
 

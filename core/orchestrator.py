@@ -41,8 +41,8 @@ MEND_S = 2.0
 """How often leases are compared with what lives."""
 
 STEPS_S = 0.05
-"""After so long no agent takes a step or is started in this pass: the next one follows at once,
-and a command that came in between goes first."""
+"""After so long no further command is obeyed in this pass, and after as long again no agent takes
+a step or is started: the next pass follows at once."""
 
 STARTING_S = 0.1
 """A worker's first report wakes nobody, so it is looked for this often."""
@@ -228,9 +228,9 @@ class Orchestrator:
         self._fleet.watch()
         while not self._commands.empty():
             self._orders.take(self._commands.get_nowait())
-        self._orders.obey()
+        unfinished = self._orders.obey(time.monotonic() + STEPS_S)
         until = time.monotonic() + STEPS_S
-        unfinished = self._fleet.advance(until)
+        unfinished |= self._fleet.advance(until)
         self._upkeep.merge_waiting()
         if self._backlog is not None:
             self._backlog.look()

@@ -4,6 +4,8 @@ A command that cannot be fulfilled changes nothing and becomes a notice with the
 reason: whoever gave it sees that, and nobody else waits for it.
 """
 
+import time
+
 from autocoder.core.admission import Admission
 from autocoder.core.commands import (
     MOST_VARIANTS,
@@ -84,8 +86,10 @@ class Orders:
         """It is obeyed at one of the next `obey`."""
         self._waiting.append(command)
 
-    def obey(self) -> None:
+    def obey(self, until: float) -> bool:
         """Obey what has been taken, in order.
+
+        `until` is monotonic: the one under way then is the last. True where some are left.
 
         Raises:
             DatabaseError: what needs a database waits, in order; the rest does not.
@@ -94,7 +98,9 @@ class Orders:
         commands = list(self._waiting)
         if self._held_up:
             commands.sort(key=lambda command: not isinstance(command, WITHOUT_DATABASE))
-        for command in commands:
+        for number, command in enumerate(commands):
+            if number and trouble is None and time.monotonic() >= until:
+                break
             if trouble and not isinstance(command, WITHOUT_DATABASE):
                 continue
             try:
@@ -109,6 +115,7 @@ class Orders:
         self._held_up = trouble is not None
         if trouble:
             raise trouble
+        return self.waiting
 
     def _obey(self, command: Command) -> None:
         match command:

@@ -12,6 +12,7 @@ from autocoder.core.commands import (
     KillAgent,
     MergeFeature,
     Pause,
+    PrioritiseFeature,
     ProbePort,
     RecoverAgent,
     RecoverAll,
@@ -22,7 +23,7 @@ from autocoder.core.commands import (
     StopAgent,
     StopAll,
 )
-from autocoder.core.models import AgentState, FeatureStatus, Role
+from autocoder.core.models import AgentState, FeatureStatus, Role, Snapshot
 from support.fleets import WAITS, Project, running
 from support.repositories import commit
 from support.sockets import listen
@@ -411,6 +412,22 @@ def test_recover_all_goes_on_with_every_crashed_agent(project: Project) -> None:
             project.write_program(feature_id, "assert open('draft'); commit()")
         run.submit(RecoverAll())
         run.wait(lambda s: s.features.done == 2 and not s.recovery)
+
+
+def test_what_is_done_of_many_wishes_is_shown_before_the_last_is_fulfilled(
+    project: Project,
+) -> None:
+    ids = project.add(*["" for _ in range(60)], enabled=False)
+
+    def changed(snapshot: Snapshot) -> int:
+        return sum(feature.priority == 7 for feature in snapshot.backlog)
+
+    with running(project) as run:
+        run.wait(bool)
+        for feature_id in ids:
+            run.submit(PrioritiseFeature(feature_id, 7))
+        run.wait(lambda s: 0 < changed(s) < len(ids))
+        run.wait(lambda s: changed(s) == len(ids))
 
 
 def test_a_wish_for_an_agent_that_is_not_there_is_answered(project: Project) -> None:
