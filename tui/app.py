@@ -300,6 +300,9 @@ class Panel(App[Departure]):
     def action_freeze(self) -> None:
         self.push_screen(FrozenScreen(self._clock()))
 
+    def action_redraw(self) -> None:
+        self.refresh()
+
     def action_help(self) -> None:
         # With the first use, like every screen that is not needed to paint.
         from autocoder.tui.screens.help import help_lines

@@ -159,6 +159,7 @@ EVERYWHERE: Final = (
         "Freeze the picture, to select and copy text; any key goes on",
         show=False,
     ),
+    _key("redraw", "ctrl+l", "redraw", "redraw", "Draw the whole screen anew", show=False),
 )
 MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *OUTSIDE, *LEAVING)
 

@@ -51,7 +51,7 @@ async def test_who_needs_a_human_stands_first_and_the_cursor_stays_on_its_agent(
         screen = run.panel.screen
         assert isinstance(screen, MainScreen)
         await run.publish(a_snapshot(ONE, replace(TWO, problem="web 5174 is not its own")))
-        await run.until(lambda: [row.agent_id for row in screen.grid.rows][0] == TWO.agent_id)
+        await run.until(lambda: screen.grid.rows[0].agent_id == TWO.agent_id)
         assert cursor(run) == ONE.agent_id
 
 
