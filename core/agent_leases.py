@@ -5,6 +5,7 @@ and given back later: an agent's end never waits for the ledger.
 """
 
 import os
+import time
 from collections.abc import Collection
 
 from autocoder.core.errors import DatabaseError, RefusedError
@@ -86,13 +87,15 @@ class AgentLeases:
         """Give the pair back with the next `give_back`."""
         self._owed[agent_id] = epoch
 
-    def give_back(self) -> None:
-        """Give back what is owed.
+    def give_back(self, until: float = float("inf")) -> None:
+        """Give back what is owed; `until` is monotonic: the one under way then is the last.
 
         Raises:
             DatabaseError: it stays owed.
         """
-        for agent_id, epoch in tuple(self._owed.items()):
+        for number, (agent_id, epoch) in enumerate(tuple(self._owed.items())):
+            if number and time.monotonic() >= until:
+                return
             try:
                 self._allocator.release(agent_id, self._project, epoch=epoch)
             except DatabaseError:

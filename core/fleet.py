@@ -270,7 +270,7 @@ class Fleet:
     def advance(self, until: float) -> bool:
         """Let every agent take the step its state and its worker allow, the oldest first.
 
-        `until` is monotonic: the step under way then is the last. True where agents are left.
+        `until` is monotonic: the step under way then is the last. True where some are left.
 
         Raises:
             DatabaseError: what could not be written is written at the next tick.
@@ -280,8 +280,8 @@ class Fleet:
             self._advance(waiting.pop(0))
         self._agents.write_states()
         self._upkeep.collect(self._agents.ids())
-        self._leases.give_back()
-        return bool(waiting)
+        self._leases.give_back(until)
+        return bool(waiting) or self._leases.owed
 
     def _advance(self, live: LiveAgent) -> None:
         if live.stage in (Stage.PREPARING, Stage.MOVING):

@@ -11,7 +11,7 @@ import pytest
 from autocoder.core.agent_leases import AgentLeases
 from autocoder.core.errors import RefusedError
 from autocoder.core.live_agents import LiveAgent, LiveAgents, Stage
-from autocoder.core.models import Feature, PortPair
+from autocoder.core.models import Feature, Lease, LeaseState, PortPair
 from autocoder.core.notices import Notices
 from autocoder.core.ports import PortAllocator
 from autocoder.core.store import FeatureDraft, NewAgent, ProjectStore
@@ -77,6 +77,10 @@ def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Ground]:
         yield Ground(clock, store, agents, allocator, leases)
 
 
+def leased(ground: Ground) -> list[Lease]:
+    return [each for each in ground.allocator.leases() if each.state is LeaseState.LEASED]
+
+
 def test_no_agent_is_given_a_port_that_the_row_of_another_still_names(ground: Ground) -> None:
     dead = ground.leases.grant("a-0001")
     ground.add("a-0001", dead)
@@ -112,3 +116,16 @@ def test_its_port_is_granted_again_once_the_row_is_gone(ground: Ground) -> None:
     again = ground.leases.grant("a-0002", first)
 
     assert (again.api_port, again.web_port) == (first.api_port, first.web_port)
+
+
+def test_a_hurried_look_gives_one_pair_back_and_owes_the_rest(ground: Ground) -> None:
+    for agent_id in ("a-0001", "a-0002"):
+        ground.leases.release(agent_id, ground.leases.grant(agent_id).epoch)
+
+    ground.leases.give_back(until=0.0)
+
+    assert ground.leases.owed
+    assert {lease.holder for lease in leased(ground)} == {"a-0002"}
+    ground.leases.give_back(until=0.0)
+    assert not ground.leases.owed
+    assert leased(ground) == []
