@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -123,7 +124,10 @@ class LocalAnswers:
     def settings(self) -> tuple[SettingValue, ...]:
         return tuple(
             SettingValue(
-                name, shown_setting(self._settings, name), self._settings.origin(name), meaning
+                name,
+                shown_setting(self._settings, name),
+                self._settings.origin(name).removeprefix(f"{self._project_dir}/"),
+                meaning,
             )
             for name, _, _, meaning in documented()
         )
@@ -250,8 +254,18 @@ def _facts(path: Path) -> tuple[tuple[str, str], ...]:
     if not isinstance(facts, dict):
         return ()
     return tuple(
-        (str(name), shown_value(value)) for name, value in facts.items() if value not in ([], "")
+        (str(name).replace("_", " "), _said(str(name), value))
+        for name, value in facts.items()
+        if value not in ([], "")
     )
+
+
+def _said(name: str, value: object) -> str:
+    if name.endswith("_at") and isinstance(value, int | float):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "\n".join(value)
+    return shown_value(value)
 
 
 def _prompt(path: Path) -> str:

@@ -305,10 +305,10 @@ class Panel(App[Departure]):
 
     def action_help(self) -> None:
         # With the first use, like every screen that is not needed to paint.
-        from autocoder.tui.screens.help import help_lines
+        from autocoder.tui.screens.help import HANG, help_lines
         from autocoder.tui.screens.sheet import SheetScreen
 
-        self.push_screen(SheetScreen("help", help_lines(self._main.own_keys)))
+        self.push_screen(SheetScreen("help", help_lines(self._main.own_keys), hang=HANG))
 
     def _depart(self, *, interrupted: bool = False) -> None:
         self.exit(Departure(self.snapshot, interrupted=interrupted))

@@ -1,4 +1,4 @@
-"""The palette: every key of the main screen by its words, and every agent by its name."""
+"""The palette: every key of the main screen by its words, every agent and feature by its name."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +21,7 @@ class PanelCommands(Provider):
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
-        for name, words, run in (*self._keys(), *self._agents()):
+        for name, words, run in (*self._keys(), *self._agents(), *self._features()):
             score = max(matcher.match(name), matcher.match(words))
             if score > 0:
                 # Names of features are not ours: what looks like markup is text.
@@ -43,3 +43,10 @@ class PanelCommands(Provider):
         for agent in self.screen.snapshot.agents:
             run = partial(self.screen.go_to, agent.agent_id)
             yield f"Go to {sanitise(agent.agent_id)}", sanitise(agent.feature), run
+
+    def _features(self) -> Iterator[Entry]:
+        if not isinstance(self.screen, MainScreen) or self.screen.snapshot is None:
+            return
+        for feature in self.screen.snapshot.backlog:
+            run = partial(self.screen.go_to_feature, feature.id)
+            yield f"Go to feature {feature.id}", sanitise(feature.name), run

@@ -1,12 +1,13 @@
 """What details, a diff, past events and settings say. All of it is sanitised here."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autocoder.core.errors import AutocoderError
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Role
-from autocoder.tui.palette import LISTENER, SEVERITY, STATE_WORD, Tone
+from autocoder.tui.palette import LISTENER, NOTHING, SEVERITY, STATE_WORD, Tone
 from autocoder.tui.spans import Line, clock, counted, duration, size
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ DIFF_TONES = (
 
 
 def _fact(name: str, value: Line) -> Line:
-    return ((f"    {name:<14}", Tone.DIM), *value)
+    return ((f"    {name:<17}", Tone.DIM), *value)
 
 
 def _title(text: str) -> tuple[Line, ...]:
@@ -67,9 +68,10 @@ def details_page(agent: Agent, details: "Details", now: float) -> tuple[Line, ..
             )
     if details.facts:
         lines += _title("How it ended")
-        lines += [
-            _fact(sanitise(name), ((sanitise(value), Tone.PLAIN),)) for name, value in details.facts
-        ]
+        for name, value in details.facts:
+            first, *others = value.split("\n")
+            lines.append(_fact(sanitise(name), ((sanitise(first), Tone.PLAIN),)))
+            lines += [_fact("", ((sanitise(text), Tone.PLAIN),)) for text in others]
     if details.changed_paths:
         lines += _title(f"{counted(len(details.changed_paths), 'file')} changed on its branch")
         shown = details.changed_paths[:PATHS_SHOWN]
@@ -87,11 +89,19 @@ def details_page(agent: Agent, details: "Details", now: float) -> tuple[Line, ..
     return tuple(lines)
 
 
-def diff_page(diff: str) -> tuple[Line, ...]:
-    """A diff, coloured by its first characters."""
+def diff_page(diff: str, agent: Agent) -> tuple[Line, ...]:
+    """A diff, coloured by its first characters; where there is none, why."""
     if not diff.strip():
-        return ((), (("  No difference to base.", Tone.DIM),))
+        return ((), (("  No difference to base.", Tone.PLAIN),), ((_why_none(agent), Tone.DIM),))
     return tuple(((f"  {sanitise(text)}", _diff_tone(text)),) for text in diff.split("\n"))
+
+
+def _why_none(agent: Agent) -> str:
+    if agent.live:
+        return "  Nothing is committed, edited or added yet in its worktree."
+    if agent.worktree_path:
+        return "  It has left neither commits nor changed files in its worktree."
+    return "  Its worktree is gone; what it had committed is in base, or was given up."
 
 
 def _diff_tone(text: str) -> Tone:
@@ -99,23 +109,35 @@ def _diff_tone(text: str) -> Tone:
 
 
 def events_page(events: "Sequence[PastEvent]") -> tuple[Line, ...]:
-    """The project's activity, the newest first."""
+    """The project's activity by day, the newest first."""
     if not events:
-        return ((), (("  Nothing has happened in this project yet.", Tone.DIM),))
-    lines: list[Line] = [()]
+        return (
+            (),
+            (("  Nothing has happened in this project yet.", Tone.PLAIN),),
+            (("  Agents that start, end or are merged are told of here.", Tone.DIM),),
+        )
+    lines: list[Line] = []
+    day = ""
     for event in reversed(events):
+        if day != (day := time.strftime("%A, %Y-%m-%d", time.localtime(event.at))):
+            lines += [(), ((f"  {day}", Tone.STRONG),)]
         glyph, tone = SEVERITY[event.severity]
         who = event.agent_id or (f"feature {event.feature_id}" if event.feature_id else "")
+        kind = "" if event.kind == "notice" else f"{sanitise(event.kind)}  "
         lines.append(
             (
                 (f"  {clock(event.at)}  ", Tone.DIM),
                 (f"{glyph} ", tone),
                 (f"{sanitise(who):<11} ", Tone.STRONG),
-                (f"{sanitise(event.kind):<18} ", Tone.DIM),
+                (kind, Tone.DIM),
                 (sanitise(event.text), Tone.PLAIN),
             )
         )
     return tuple(lines)
+
+
+EVENTS_HANG = 24
+"""From the time to the text of an event."""
 
 
 def settings_page(settings: "Sequence[SettingValue]", note: str = "") -> tuple[Line, ...]:
@@ -125,16 +147,21 @@ def settings_page(settings: "Sequence[SettingValue]", note: str = "") -> tuple[L
         lines += [((f"  {sanitise(note)}", Tone.WARN),), ()]
     for setting in settings:
         own = setting.origin != "default"
-        lines.append(
-            (
-                (f"  {sanitise(setting.name):<22} ", Tone.STRONG if own else Tone.PLAIN),
-                (f"{sanitise(setting.value) or '–':<24} ", Tone.ACCENT if own else Tone.PLAIN),
-                (sanitise(setting.meaning), Tone.DIM),
-            )
-        )
+        value = sanitise(setting.value) or NOTHING
+        name = (f"  {sanitise(setting.name):<22} ", Tone.STRONG if own else Tone.PLAIN)
+        shown = (f"{value:<24} ", Tone.ACCENT if own else Tone.PLAIN)
+        meaning = (sanitise(setting.meaning), Tone.DIM)
+        if len(value) <= 24:
+            lines.append((name, shown, meaning))
+        else:
+            lines += [(name, shown), ((" " * (SETTINGS_HANG + 2), Tone.PLAIN), meaning)]
         if own:
             lines.append(((f"  {'':<22} from {sanitise(setting.origin)}", Tone.DIM),))
     return tuple(lines)
+
+
+SETTINGS_HANG = 48
+"""From the name to the meaning of a setting."""
 
 
 def error_page(error: BaseException) -> tuple[Line, ...]:

@@ -1,5 +1,7 @@
 """What the features view says: the backlog, in the order it is claimed."""
 
+from collections.abc import Sequence
+
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Feature, FeatureStatus
 from autocoder.tui.columns import NO_VALUE, Column
@@ -86,8 +88,48 @@ FEATURE_COLUMNS: tuple[Column[Feature], ...] = (
 NO_FEATURES: tuple[Line, ...] = (
     (),
     (("   The backlog is empty.", Tone.PLAIN),),
-    (("   N on the main screen adds a feature and starts an agent on it.", Tone.DIM),),
+    (
+        (
+            "   What agents work through, one each, is listed here in the order it is claimed.",
+            Tone.DIM,
+        ),
+    ),
+    (),
+    (("   autocoder features add", Tone.ACCENT), ("  adds a feature", Tone.DIM)),
+    (
+        ("   autocoder features import FILE", Tone.ACCENT),
+        ("  takes a JSON or YAML list", Tone.DIM),
+    ),
+    (
+        ("   N", Tone.ACCENT),
+        ("  on the main screen: type one, and an agent starts on it", Tone.DIM),
+    ),
 )
+
+
+def mergeable(feature: Feature) -> bool:
+    """Whether it has a finished branch that base has not."""
+    return feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED"
+
+
+def merge_lines(features: Sequence[Feature], base: str) -> tuple[Line, ...]:
+    """What would be merged into what, and what that settles."""
+    lines: list[Line] = []
+    for feature in features:
+        into = sanitise(feature.base or base)
+        lines += [
+            (
+                (f"    {feature.id:>4}  ", Tone.STRONG),
+                (sanitise(feature.name), Tone.PLAIN),
+            ),
+            (
+                (f"          {sanitise(feature.branch_name)}", Tone.ACCENT),
+                (f" into {into}", Tone.DIM),
+            ),
+        ]
+        if feature.variant_of is not None:
+            lines.append((("          the other variants are then not chosen", Tone.WARN),))
+    return (*lines, (), (("    What fails its verification is not merged.", Tone.DIM),))
 
 
 def feature_page(feature: Feature, now: float) -> tuple[Line, ...]:

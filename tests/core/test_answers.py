@@ -139,7 +139,7 @@ def test_details_of_an_ended_agent_say_how_it_ended(project: Path, questions: Qu
     (folder / "exit.json").write_text(json.dumps({"exit_code": 3, "left_behind": [], "error": ""}))
     (folder / "prompt.md").write_text("Build a search.")
     details = questions.details(an_agent(project, state=AgentState.FAILED))
-    assert details.facts == (("exit_code", "3"),)
+    assert details.facts == (("exit code", "3"),)
     assert details.prompt == "Build a search."
 
 

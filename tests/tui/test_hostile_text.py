@@ -43,7 +43,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Line]]:
     held: Callable[..., object] = lambda _: agent  # noqa: E731
     found: dict[str, Iterable[Line]] = {
         "details": render_answers.details_page(agent, ASK.details(agent), NOW),
-        "diff": render_answers.diff_page(ASK.diff(agent)),
+        "diff": render_answers.diff_page(ASK.diff(agent), agent),
         "events": render_answers.events_page(ASK.events(1)),
         "settings": render_answers.settings_page(ASK.settings(), ALL),
         "refusal": render_answers.error_page(RefusedError(ALL, ALL)),

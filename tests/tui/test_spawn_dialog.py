@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from textual.events import Key
+
 from autocoder.core.commands import SpawnAgent
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.screens.spawn import SpawnScreen
@@ -76,3 +78,20 @@ async def test_the_whole_dialog_fits_a_small_terminal() -> None:
         await run.shows("variants")
         for said in ("details", "backend", "model", "base", "feat/49", "5014", "esc leaves"):
             assert said in run.screen
+
+
+async def test_what_is_typed_right_behind_a_tab_goes_to_the_next_field() -> None:
+    async with driven(FLEET, questions=Answers()) as run:
+        await run.press("N")
+        await run.shows("feat/49-fix-login")
+        typed = [*"Fix", "tab", *"one", "ctrl+j", *"two", "enter", *"three"]
+        for key in typed:  # as a slow link delivers them: all at once
+            char = key if len(key) == 1 else {"ctrl+j": "\n", "tab": "\t"}.get(key)
+            run.panel.post_message(Key(key, char))
+        await run.shows("three")
+        await run.shows("⏎ new line,")
+        await run.press("tab")
+        await run.shows("←→ choose,")
+        await run.press("enter")
+        await run.until(lambda: run.asked)
+        assert run.asked == [SpawnAgent(task="Fix\none\ntwo\nthree")]

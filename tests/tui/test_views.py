@@ -1,5 +1,6 @@
 """Claims about the views beside the main screen, and about choosing among many agents."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,20 +18,33 @@ from autocoder.core.commands import (
 from autocoder.core.models import (
     Agent,
     AgentState,
+    Feature,
+    FeatureStatus,
     PortRange,
     RecoveryPlan,
     Role,
+    Severity,
 )
 from autocoder.core.questions import (
+    PastEvent,
     Questions,
 )
 from autocoder.tui import outside
+from autocoder.tui.render_answers import diff_page, events_page
 from autocoder.tui.screens.main import MainScreen
+from autocoder.tui.spans import plain
 from autocoder.tui.widgets.log_wall import LogWall
 from support.answers import Answers
 from support.attacks import ATTACKS, FORBIDDEN
 from support.panel import Driven, driven
-from support.snapshots import NOW, a_busy_project, a_snapshot, an_agent, an_ended
+from support.snapshots import (
+    NOW,
+    a_busy_project,
+    a_snapshot,
+    an_agent,
+    an_empty_project,
+    an_ended,
+)
 
 ONE, TWO, THREE = an_agent(1), an_agent(2), an_agent(3, problem="web 5175 is not its own")
 CRASHED = an_ended(4, AgentState.CRASHED, "killed by signal 9", 62)
@@ -162,10 +176,35 @@ async def test_where_nothing_is_to_recover_the_panel_says_so() -> None:
         assert run.asked == []
 
 
-async def test_m_merges_the_features_of_the_chosen_agents() -> None:
-    async with driven(FLEET) as run:
-        await run.press("space", "space", "m")
+async def test_m_asks_and_merges_those_of_the_chosen_that_are_finished() -> None:
+    fleet = replace(FLEET, backlog=(finished(3), finished(4, variant_of=3), working(5)))
+    async with driven(fleet) as run:
+        await run.press("asterisk", "m")
+        await run.shows("Merge 2 branches?")
+        for said in ("feat/3-it into main", "feat/4-it into", "other variants are then not"):
+            assert said in run.screen
+        await run.press("enter", "escape")
+        assert run.asked == []
+        await run.press("m", "m")
         assert run.asked == [MergeFeature(3), MergeFeature(4)]
+
+
+async def test_where_nothing_is_finished_m_says_so() -> None:
+    async with driven(replace(FLEET, backlog=(working(3),))) as run:
+        await run.press("m")
+        await run.shows("m merges a finished branch; here is none to merge")
+        await run.press("F", "m")
+        await run.shows("m merges a finished branch; here is none to merge")
+        assert run.asked == []
+
+
+def finished(number: int, **changes: object) -> Feature:
+    ready = Feature(number, "It", status=FeatureStatus.DONE, branch_name=f"feat/{number}-it")
+    return replace(ready, review_status="READY_FOR_VERIFICATION", **changes)  # type: ignore[arg-type]
+
+
+def working(number: int) -> Feature:
+    return Feature(number, "It", status=FeatureStatus.IN_PROGRESS)
 
 
 # -- ports
@@ -206,10 +245,15 @@ async def test_ports_of_another_project_are_shown_as_its_own() -> None:
 
 
 async def test_the_features_view_spawns_retries_and_merges() -> None:
-    async with driven(a_busy_project(), size=(140, 40)) as run:
+    busy = a_busy_project()
+    first, *others = busy.backlog
+    backlog = (first, finished(16), *others[1:])
+    async with driven(replace(busy, backlog=backlog), size=(140, 40)) as run:
         await run.press("F")
         await run.shows("backlog")
         await run.press("j", "n", "r", "m")
+        await run.shows("feat/16-it into main")
+        await run.press("y")
         assert run.asked == [SpawnAgent(16), RetryFeature(16), MergeFeature(16)]
         await run.press("enter")
         await run.shows("feature 16")
@@ -422,3 +466,58 @@ async def test_a_read_only_panel_looks_everywhere_and_changes_nothing(answers: Q
         assert isinstance(run.panel.screen, MainScreen)
         await run.press("F", "n", "r", "m", "escape", "P", "e", "enter", "d")
         assert run.asked == []
+
+
+async def test_the_palette_finds_a_feature_nobody_works_on_and_goes_there() -> None:
+    busy = a_busy_project()
+    name = busy.backlog[3].name
+    async with driven(replace(busy, agents=())) as run:
+        await run.press("colon")
+        await run.type(name)
+        await run.shows("Go to feature 18")
+        await run.press("enter")
+        await run.shows("backlog")
+        assert re.search(r"▶ +18 .*" + name, run.screen)
+
+
+async def test_a_sheet_says_where_in_it_one_is_and_hangs_its_rows_below_their_text(
+    answers: Questions,
+) -> None:
+    async with driven(FLEET, questions=answers, size=(80, 24)) as run:
+        await run.press("question_mark")
+        await run.shows("1-19 of ")
+        await run.press("G")
+        await run.until(lambda: "1-19 of " not in run.screen)
+        await run.press("escape", "comma")
+        await run.shows("settings    esc back")
+        assert "scroll" not in run.screen
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "Nothing is committed, edited or added yet"),
+        ({"state": AgentState.FAILED}, "It has left neither commits nor changed files"),
+        ({"state": AgentState.COMPLETED, "worktree_path": ""}, "Its worktree is gone"),
+    ],
+)
+def test_where_there_is_no_difference_the_diff_says_why(
+    changes: dict[str, object], why: str
+) -> None:
+    assert why in "".join(map(plain, diff_page("", an_agent(1, **changes))))
+
+
+def test_events_are_told_by_day() -> None:
+    def event(at: float) -> PastEvent:
+        return PastEvent(at, Severity.INFO, "notice", "paused", "", None)
+
+    text = [plain(line).strip() for line in events_page([event(NOW - 86_400), event(NOW)])]
+    days = [line for line in text if line.endswith(("-20", "-21"))]
+    assert days == ["Monday, 2026-09-21", "Sunday, 2026-09-20"]
+
+
+async def test_an_empty_backlog_says_how_it_is_filled() -> None:
+    async with driven(an_empty_project()) as run:
+        await run.press("F")
+        for said in ("autocoder features add", "autocoder features import FILE", "N"):
+            await run.shows(said)

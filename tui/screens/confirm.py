@@ -4,6 +4,7 @@ Enter and Esc never confirm. The names are those of the moment the key was
 pressed: nothing moves under the question.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 
+from autocoder.core.models import Feature
 from autocoder.tui.palette import Tone
+from autocoder.tui.render_features import merge_lines
 from autocoder.tui.spans import Line
 from autocoder.tui.widgets.painted import TextLines
 
@@ -26,6 +29,17 @@ class Question:
     """What no does: "keeps"."""
     key: str
     """The key that led here, by Textual's name; pressed again it means yes."""
+
+
+def merge_question(features: Sequence[Feature], base: str, key: str) -> Question:
+    count = len(features)
+    return Question(
+        title=f"Merge {count} {'branch' if count == 1 else 'branches'}?",
+        body=merge_lines(features, base),
+        verb="merges",
+        otherwise="leaves them",
+        key=key,
+    )
 
 
 FRAME_LINES = 8

@@ -19,6 +19,8 @@ from autocoder.core.models import Feature, Snapshot
 from autocoder.tui import keys, render_features
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
+from autocoder.tui.screens.confirm import ConfirmScreen, key_of, merge_question
+from autocoder.tui.screens.fleet import WORD_S
 from autocoder.tui.screens.sheet import SheetScreen
 from autocoder.tui.spans import counted
 from autocoder.tui.widgets.key_bar import KeyBar
@@ -33,11 +35,16 @@ CHANGING = frozenset({"spawn", "retry", "merge", "enable", "raise", "lower"})
 class FeaturesScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = list(keys.FEATURES)
 
-    def __init__(self, clock: Callable[[], float], *, read_only: bool) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, read_only: bool, at: int | None = None
+    ) -> None:
+        """`at`: the feature the cursor begins on."""
         super().__init__()
+        self._at = at
         self._clock = clock
         self._read_only = read_only
         self._backlog: tuple[Feature, ...] = ()
+        self._base = ""
 
     def compose(self) -> ComposeResult:
         yield TextLines(id="title")
@@ -65,8 +72,11 @@ class FeaturesScreen(Screen[None]):
         if snapshot is None:
             return
         self.query_one(NoticeLine).snapshot = snapshot
-        self._backlog = snapshot.backlog
+        self._backlog, self._base = snapshot.backlog, snapshot.base
         self.table.show(snapshot.backlog)
+        if self._at is not None:
+            self.table.go_to(str(self._at))
+            self._at = None
         self.query_one("#title", TextLines).lines = (
             (
                 (" backlog ", Tone.STRONG),
@@ -90,12 +100,28 @@ class FeaturesScreen(Screen[None]):
         self._want(RetryFeature)
 
     def action_merge(self) -> None:
-        self._want(MergeFeature)
+        features = [each for each in self.table.targets if render_features.mergeable(each)]
+        key = key_of(self, "merge")
+        if not features:
+            self._say(f"{key} merges a finished branch; here is none to merge")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                commands = (MergeFeature(each.id) for each in features)
+                self.post_message(CommandsRequested(*commands))
+
+        self.app.push_screen(ConfirmScreen(merge_question(features, self._base, key)), answered)
 
     def action_enable(self) -> None:
         chosen = self.table.targets
         on = not any(feature.enabled for feature in chosen)
         self._want(lambda number: EnableFeature(number, on))
+
+    def _say(self, text: str) -> None:
+        line = self.query_one(NoticeLine)
+        line.word = ((f" · {text}", Tone.PLAIN),)
+        self.set_timer(WORD_S, lambda: setattr(line, "word", ()))
 
     def action_raise(self) -> None:
         self._move(-1)

@@ -11,6 +11,9 @@ from autocoder.tui.spans import Line
 from autocoder.tui.widgets.log_pane import LogPane
 from autocoder.tui.widgets.table import Table
 
+HANG = 20
+"""From a key to what it does."""
+
 
 def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
     """`own_keys` are the user's, by the name of their binding."""

@@ -11,6 +11,8 @@ from autocoder.tui import render
 from autocoder.tui.messages import AssistantRequested, Page, PageAnswered, QuestionAsked
 from autocoder.tui.render_answers import (
     ASKING,
+    EVENTS_HANG,
+    SETTINGS_HANG,
     details_page,
     diff_page,
     events_page,
@@ -43,6 +45,12 @@ class Looking(FleetScreen):
 
         self.app.push_screen(FeaturesScreen(self._clock, read_only=self._read_only))
 
+    def go_to_feature(self, number: int) -> None:
+        from autocoder.tui.screens.features import FeaturesScreen
+
+        screen = FeaturesScreen(self._clock, read_only=self._read_only, at=number)
+        self.app.push_screen(screen)
+
     def action_assistant(self) -> None:
         self.post_message(AssistantRequested(self.selected))
 
@@ -59,17 +67,19 @@ class Looking(FleetScreen):
     def action_diff(self) -> None:
         agent = self.selected
         if agent is not None:
-            self._ask(f"{agent.agent_id} against base", lambda ask: diff_page(ask.diff(agent)))
+            self._ask(
+                f"{agent.agent_id} against base", lambda ask: diff_page(ask.diff(agent), agent)
+            )
 
     def action_events(self) -> None:
-        self._ask("events", lambda questions: events_page(questions.events(EVENTS_SHOWN)))
+        self._ask("events", lambda ask: events_page(ask.events(EVENTS_SHOWN)), hang=EVENTS_HANG)
 
     def action_settings(self) -> None:
         note = self.settings_note()
-        self._ask("settings", lambda questions: settings_page(questions.settings(), note))
+        self._ask("settings", lambda ask: settings_page(ask.settings(), note), hang=SETTINGS_HANG)
 
-    def _ask(self, title: str, question: "Callable[[Questions], Page]") -> None:
-        sheet = SheetScreen(sanitise(title), ASKING)
+    def _ask(self, title: str, question: "Callable[[Questions], Page]", *, hang: int = 2) -> None:
+        sheet = SheetScreen(sanitise(title), ASKING, hang=hang)
         self.app.push_screen(sheet)
         self.post_message(QuestionAsked(lambda ask: PageAnswered(question(ask)), sheet))
 

@@ -5,11 +5,12 @@ here, while the words are still there to change.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.timer import Timer
@@ -31,20 +32,25 @@ from autocoder.tui.widgets.writing import Writing
 
 PAUSE_S = 0.15
 """How long the typing rests before a look is worth while."""
-KEYS: Line = (
-    ("  ⏎", Tone.ACCENT),
-    (" spawns,  ", Tone.DIM),
-    ("tab", Tone.ACCENT),
-    (" next field,  ", Tone.DIM),
-    ("←→", Tone.ACCENT),
-    (" choose,  ", Tone.DIM),
-    ("esc", Tone.ACCENT),
-    (" leaves", Tone.DIM),
-)
+
+
+def _keys(field: Widget | None) -> Line:
+    """What the keys do while `field` has the focus."""
+    meaning = [("⏎", "new line" if isinstance(field, Writing) else "spawns"), ("tab", "next field")]
+    if isinstance(field, Choice):
+        meaning.append(("←→", "choose"))
+    pieces = [((f"  {key}", Tone.ACCENT), (f" {does},", Tone.DIM)) for key, does in meaning]
+    return (*chain.from_iterable(pieces), ("  esc", Tone.ACCENT), (" leaves", Tone.DIM))
 
 
 class SpawnScreen(ModalScreen[SpawnAgent | None]):
-    BINDINGS: ClassVar[list[BindingType]] = list(keys.SPAWNING)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *keys.SPAWNING,
+        # With priority, or letters typed right behind would still go to the field before.
+        Binding("tab", "app.focus_next", "next field", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", "field before", show=False, priority=True),
+        Binding("ctrl+j", "new_line", "new line", show=False),
+    ]
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -136,7 +142,7 @@ class SpawnScreen(ModalScreen[SpawnAgent | None]):
             (),
             ((f"  not looked ahead: {sanitise(str(message.error))}", Tone.DIM),),
             (),
-            KEYS,
+            _keys(self.focused),
         )
         if self._wanted:
             self._go()
@@ -144,7 +150,11 @@ class SpawnScreen(ModalScreen[SpawnAgent | None]):
     def _tell(self) -> None:
         if not self._nobody_knows:
             foreseen = forecast_lines(self._forecast, self._wish.variants)
-            self.query_one("#spawn-words", TextLines).lines = ((), *foreseen, KEYS)
+            self.query_one("#spawn-words", TextLines).lines = ((), *foreseen, _keys(self.focused))
+
+    def on_descendant_focus(self, _event: events.DescendantFocus) -> None:
+        words = self.query_one("#spawn-words", TextLines)
+        words.lines = (*words.lines[:-1], _keys(self.focused))
 
     # -- wanting it
 
@@ -160,6 +170,11 @@ class SpawnScreen(ModalScreen[SpawnAgent | None]):
         refused = self._forecast is not None and self._forecast.refusal
         if wish.task.strip() and not refused:
             self.dismiss(wish)
+
+    def action_new_line(self) -> None:
+        writing = self.query_one(Writing)
+        if self.focused is writing:
+            writing.insert("\n")
 
     def action_leave(self) -> None:
         self.dismiss(None)

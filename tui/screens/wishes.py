@@ -14,7 +14,8 @@ from autocoder.core.commands import (
 )
 from autocoder.tui import render
 from autocoder.tui.messages import QuitRequested, SettingsRequested
-from autocoder.tui.screens.confirm import ConfirmScreen, Question
+from autocoder.tui.render_features import mergeable
+from autocoder.tui.screens.confirm import ConfirmScreen, Question, merge_question
 from autocoder.tui.screens.fleet import FleetScreen
 from autocoder.tui.spans import counted
 
@@ -103,7 +104,15 @@ class Wishes(FleetScreen):
         self._confirm(question, (RecoverAll(),))
 
     def action_merge(self) -> None:
-        self.want(*(MergeFeature(agent.feature_id) for agent in self.targets))
+        if self.snapshot is None:
+            return
+        ids = {agent.feature_id for agent in self.targets}
+        features = [each for each in self.snapshot.backlog if each.id in ids and mergeable(each)]
+        if not features:
+            self.say(f"{self.key_of('merge')} merges a finished branch; here is none to merge")
+            return
+        question = merge_question(features, self.snapshot.base, self.key_of("merge"))
+        self._confirm(question, tuple(MergeFeature(each.id) for each in features))
 
     def _confirm(self, question: Question, commands: tuple[Command, ...]) -> None:
         def answered(yes: bool | None) -> None:

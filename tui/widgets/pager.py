@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
 
@@ -24,6 +25,9 @@ class Pager(Painted, can_focus=True):
     lines: reactive[tuple[Line, ...]] = reactive((), init=False)
     top: reactive[int] = reactive(0)
 
+    class Moved(Message):
+        """What is seen of the lines is another part of them."""
+
     def __init__(self, *, follow: bool = False, hang: int = 2, id: str | None = None) -> None:
         """`follow`: what is added at the end is shown, unless one has scrolled away from it."""
         super().__init__(id=id)
@@ -35,11 +39,20 @@ class Pager(Painted, can_focus=True):
         return max(0, min(top, self._last))
 
     @property
+    def place(self) -> str:
+        """Which rows of how many are seen; empty when that is all of them."""
+        count, height = len(self._rows), self.size.height
+        return f"{self.top + 1}-{min(self.top + height, count)} of {count}" if self._last else ""
+
+    @property
     def _last(self) -> int:
         return max(0, len(self._rows) - self.size.height)
 
     def watch_lines(self) -> None:
         self._lay_out()
+
+    def watch_top(self) -> None:
+        self.post_message(self.Moved())
 
     def on_resize(self, _event: events.Resize) -> None:
         self._lay_out()
@@ -49,6 +62,7 @@ class Pager(Painted, can_focus=True):
         width = self.size.width
         self._rows = [row for line in self.lines for row in wrapped(line, width - 1, self._hang)]
         self.top = self._last if at_end else self.top
+        self.post_message(self.Moved())
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
