@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import var
@@ -31,6 +30,7 @@ from autocoder.tui.attention import what_calls
 from autocoder.tui.command_palette import PanelCommands
 from autocoder.tui.engine_thread import EngineThread
 from autocoder.tui.file_watch import FileWatch
+from autocoder.tui.key_order import KeyOrder
 from autocoder.tui.messages import (
     AssistantRequested,
     CommandsRequested,
@@ -84,7 +84,7 @@ def _keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-class Panel(App[Departure]):
+class Panel(KeyOrder[Departure]):
     TITLE = "autocoder"
     CSS_PATH = "app.tcss"
     COMMANDS = {PanelCommands}  # noqa: RUF012 - as Textual declares it
