@@ -292,8 +292,9 @@ def clean(
 ) -> None:
     """Remove worktrees that agents left and that hold nothing base has not.
 
-    One that is lived in, has uncommitted files or unmerged commits stays. Works without
-    an orchestrator, too. Exits with 3 where one that was named stays.
+    One that is lived in, has uncommitted files or unmerged commits stays, and so does one
+    git can say nothing about. Works without an orchestrator, too. Exits with 3 where one
+    that was named stays.
 
     \b
     Examples:
