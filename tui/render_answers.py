@@ -93,7 +93,8 @@ def diff_page(diff: str, agent: Agent) -> tuple[Line, ...]:
     """A diff, coloured by its first characters; where there is none, why."""
     if not diff.strip():
         return ((), (("  No difference to base.", Tone.PLAIN),), ((_why_none(agent), Tone.DIM),))
-    return tuple(((f"  {sanitise(text)}", _diff_tone(text)),) for text in diff.split("\n"))
+    lines = (((f"  {sanitise(text)}", _diff_tone(text)),) for text in diff.split("\n"))
+    return ((), *lines)
 
 
 def _why_none(agent: Agent) -> str:

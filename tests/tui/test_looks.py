@@ -9,7 +9,16 @@ from textual.pilot import Pilot
 
 from autocoder.core.assistant import Said
 from autocoder.core.events import Text, ToolStart
-from autocoder.core.models import RecoveryPlan, Snapshot, WorktreeStatus
+from autocoder.core.models import (
+    Agent,
+    Feature,
+    FeatureStatus,
+    RecoveryPlan,
+    Severity,
+    Snapshot,
+    WorktreeStatus,
+)
+from autocoder.core.questions import Details, PastEvent, ProcessLine, SettingValue
 from autocoder.tui.app import Departure, Panel
 from support.answers import Answers
 from support.assistance import ScriptedAssistance
@@ -48,7 +57,7 @@ def look(snap_compare: Callable[..., bool]) -> Iterator[Look]:
         panel = Panel(
             lambda: engine,
             "todo-app",
-            open_questions=lambda: Answers(*TREES),
+            open_questions=Looked,
             assistance=assistance,
             clock=lambda: NOW,
         )
@@ -159,8 +168,60 @@ def test_the_assistant(look: Look, busy: Snapshot) -> None:
     )
     said = (Said(NOW - 60, "human", "What is left?"), Said(NOW - 50, "assistant", "17 features."))
     assistance = ScriptedAssistance(*answer, said=said)
-    keys = ("j", "j", "a", *"why?", "enter")
+    keys = ("a", *"why?", "enter")
     assert look(busy, *keys, size=(110, 34), then="$0.42", assistance=assistance)
+
+
+@pytest.fixture
+def busy_at_home() -> Snapshot:
+    """With logs that are nowhere, but whose names are the same every time."""
+    return a_busy_project(Path("/home/dev/todo-app/.autocoder/agents"))
+
+
+def test_the_details_of_an_agent(look: Look, busy_at_home: Snapshot) -> None:
+    assert look(busy_at_home, "j", "j", "j", "i", then="Prompt")
+
+
+def test_the_details_on_a_small_terminal(look: Look, busy_at_home: Snapshot) -> None:
+    assert look(busy_at_home, "j", "j", "j", "i", size=(80, 24), then="Processes")
+
+
+def test_a_diff(look: Look, busy: Snapshot) -> None:
+    keys = ("j", "j", "j", "d")
+    assert look(busy, *keys, size=(120, 34), waits_for="14 passed", then="+def overdue")
+
+
+def test_the_events(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "H", size=(110, 34), waits_for="14 passed", then="Monday")
+
+
+def test_the_settings(look: Look, busy: Snapshot) -> None:
+    assert look(busy, "comma", size=(110, 34), waits_for="14 passed", then="parallel")
+
+
+def test_the_urls(look: Look, busy_at_home: Snapshot) -> None:
+    assert look(busy_at_home, "space", "space", "o", size=(110, 34), then="urls")
+
+
+def test_the_palette(look: Look, busy: Snapshot) -> None:
+    keys = ("colon", *"export")
+    assert look(busy, *keys, size=(110, 34), waits_for="14 passed", then="Go to feature")
+
+
+def test_a_question_before_a_merge(look: Look, busy: Snapshot) -> None:
+    agent = busy.agents[1]
+    ready = [
+        Feature(
+            agent.feature_id,
+            agent.feature,
+            status=FeatureStatus.DONE,
+            branch_name=agent.branch,
+            review_status="READY_FOR_VERIFICATION",
+            variant_of=2,
+        )
+    ]
+    merging = replace(busy, backlog=(*ready, *busy.backlog))
+    assert look(merging, "asterisk", "m", size=(110, 34), waits_for="14 passed")
 
 
 def test_problems_only(look: Look, busy: Snapshot) -> None:
@@ -209,6 +270,93 @@ TREES = (
     a_tree("a-0f3d", 30_100_000, merged=False),
     a_tree("a-0f3e", 912_000_000),
 )
+
+
+class Looked(Answers):
+    """What a person sees who looks closer on that afternoon."""
+
+    def __init__(self) -> None:
+        super().__init__(*TREES)
+
+    def details(self, agent: Agent) -> Details:
+        processes = (
+            ProcessLine(48222, 0, "python agent_worker.py --agent-id a-0f32", "S", 11_000_000, 0.4),
+            ProcessLine(
+                48231, 1, "claude --print --output-format stream-json", "S", 190_000_000, 31.0
+            ),
+            ProcessLine(48260, 2, "python -m api", "S", 42_000_000, 1.5),
+            ProcessLine(48262, 2, "node web/server.js", "R", 88_000_000, 2.75),
+        )
+        environment = (
+            ("ANTHROPIC_API_KEY", ""),
+            ("API_PORT", "5001"),
+            ("AUTOCODER_API_URL", "http://localhost:5001"),
+            ("PATH", ""),
+            ("SSH_AUTH_SOCK", ""),
+            ("WEB_PORT", "5174"),
+        )
+        changed = ("api/due.py", "tests/test_due.py", "web/due.js")
+        prompt = "Give a todo a date it is due on, and show those that are overdue first."
+        return Details(processes, environment, (), changed, prompt)
+
+    def diff(self, agent: Agent) -> str:
+        return DIFF
+
+    def events(self, limit: int) -> tuple[PastEvent, ...]:
+        def event(before: float, text: str, who: str = "", kind: str = "notice") -> PastEvent:
+            severity = Severity.WARNING if "5175" in text else Severity.INFO
+            return PastEvent(NOW - before, severity, kind, text, who, None)
+
+        merged = "completed: Filter by owner: merged 3 commits into main, verified by make test in "
+        merged += "41s; its app was at http://localhost:5183 (API http://localhost:5010)"
+        return (
+            event(86_400, "pool api at 90% capacity, expanded range 5273-5373"),
+            event(900, "on feature 2", "a-0f32", "spawned"),
+            event(400, merged, "a-0f3d"),
+            event(90, 'web 5175: listener is pid 31870 "node" of user 1002', "a-0f33"),
+        )
+
+    def settings(self) -> tuple[SettingValue, ...]:
+        return (
+            SettingValue("parallel", "9", "$AUTOCODER_PARALLEL", "agents that run at once"),
+            SettingValue("backend", "claude", "autocoder.toml", "the program that works"),
+            SettingValue("base", "", "default", "branch that features start from and merge into"),
+            SettingValue(
+                "ledger_url",
+                "sqlite:////var/lib/autocoder/ledger.db",
+                "/home/dev/.config/autocoder/config.toml",
+                "sqlite:/// URL of the host ledger",
+            ),
+            SettingValue(
+                "ports.address",
+                "",
+                "default",
+                "lease from the [[pools]] of this address; empty: from the pools api and web, "
+                "which belong to every address",
+            ),
+        )
+
+
+DIFF = """\
+diff --git a/api/todos.py b/api/todos.py
+index 3f1c2aa..9be0c11 100644
+--- a/api/todos.py
++++ b/api/todos.py
+@@ -12,7 +12,9 @@ class Todo:
+     id: int
+     title: str
+-    done: bool
++    done: bool = False
++    due: date | None = None
+
+diff --git a/api/due.py b/api/due.py
+new file, not yet added
++from datetime import date
++
++
++def overdue(todos, today):
++    return [todo for todo in todos if todo.due and todo.due < today and not todo.done]
+"""
 LOG = """\
 \x1b[90m14:12:48\x1b[0m  \x1b[36mtool\x1b[0m  Edit  api/search.py
 \x1b[90m14:12:50\x1b[0m  \x1b[36mtool\x1b[0m  Bash  PORT=$AUTOCODER_API_PORT python -m api &
