@@ -116,20 +116,20 @@ class LogTail:
         with self._lock:
             return self._first + max(0, bisect_right(self._offsets, offset) - 1)
 
-    def find(self, words: str, start: int, step: int) -> int | None:
+    def find(self, words: str | tuple[str, ...], start: int, step: int) -> int | None:
         """Number of the nearest kept line from `start` on that contains `words`, in either case.
 
+        Of several `words` any will do.
         `step` is 1 to look towards the end and -1 to look back; None where there is none.
         """
-        wanted = words.casefold()
-        first, end = self.bounds
+        wanted = [each.casefold() for each in ((words,) if isinstance(words, str) else words)]
+        with self._lock:
+            first, end = self._bounds()
+            kept = [*self._lines, self._partial] if self._partial else list(self._lines)
         numbers = (
             range(max(start, first), end) if step > 0 else range(min(start, end - 1), first - 1, -1)
         )
-        for number in numbers:
-            if any(wanted in sanitise(line).casefold() for line in self.lines(number, number + 1)):
-                return number
-        return None
+        return next((number for number in numbers if shows(kept[number - first], *wanted)), None)
 
     def _bounds(self) -> tuple[int, int]:
         return self._first, self._first + len(self._lines) + bool(self._partial)
@@ -321,6 +321,22 @@ _SEQUENCE = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _OVERSTRUCK = re.compile(r"[^\x08]\x08")
+
+
+_COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
+_ODD = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+
+
+def shows(line: bytes, *wanted: str) -> bool:
+    """Whether one of `wanted`, casefolded, can be read in a line of a log, whatever its colours."""
+    # A search sees ten thousand lines at once; most need no more than their colours taken out.
+    text = (_COLOUR.sub(b"", line) if b"\x1b" in line else line).decode("utf-8", "replace")
+    if _ODD.search(text) or ("\t" in text and any(" " in each for each in wanted)):
+        text = sanitise(line.decode("utf-8", "replace"))
+    folded = text.casefold()
+    return any(each in folded for each in wanted)
 
 
 def sanitise(text: str) -> str:

@@ -17,6 +17,7 @@ from autocoder.core.logs import (
     log_path,
     sanitise,
     sanitise_styled,
+    shows,
 )
 from support.attacks import ATTACKS, FORBIDDEN
 
@@ -53,6 +54,15 @@ def test_styled_and_plain_agree_on_the_text(text: str) -> None:
     shown, spans = sanitise_styled(text)
     assert shown == sanitise(text)
     assert all(0 <= span.start < span.end <= len(shown) for span in spans if span.end)
+
+
+PIECES = ("ab", "a", "b", " ", "é", "\t", "\x1b[31m", "\x1b[0m", "\x1b[2J", "\r", "\x08", "\u200b")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8), st.sampled_from(("ab", "b a", "é", "ba")))
+def test_a_search_sees_what_the_screen_shows(pieces: list[str], wanted: str) -> None:
+    line = "".join(pieces)
+    assert shows(line.encode(), wanted) == (wanted in sanitise(line).casefold())
 
 
 def test_printable_text_comes_back_untouched() -> None:

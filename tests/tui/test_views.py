@@ -325,7 +325,7 @@ async def test_a_search_that_finds_nothing_says_so(with_log: Agent) -> None:
         await run.press("enter", "slash")
         await run.type("haystack")
         await run.press("enter")
-        await run.shows("is nowhere in what is kept")
+        await run.shows("is nowhere in this log")
 
 
 async def test_times_stand_before_the_lines_they_belong_to(with_log: Agent) -> None:

@@ -297,5 +297,9 @@ class MainScreen(Wishes, Looking, Beside):
     @on(Input.Submitted, "#filter-input")
     def _on_submitted(self, event: Input.Submitted) -> None:
         self._leave_bar()
-        if self._searching and not self.log_pane.search(event.value):
-            self.say(f"{event.value!r} is nowhere in what is kept of this log")
+        if self._searching:
+            self.log_pane.search(event.value)
+
+    @on(LogPane.NothingFound)
+    def _on_nothing_found(self, message: LogPane.NothingFound) -> None:
+        self.say(message.text)

@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.reactive import var
 from textual.strip import Strip
 
-from autocoder.core.logs import LogTail, LogTimes
+from autocoder.core.logs import LogTail, LogTimes, sanitise
 from autocoder.core.models import Agent
 from autocoder.tui import render
 from autocoder.tui.log_reader import LogReader
@@ -41,9 +41,16 @@ class LogPane(Painted, can_focus=True):
         Binding("w", "toggle_wrap", "wrap", tooltip="Wrap long lines", id="log.wrap"),
         Binding("t", "toggle_times", "times", tooltip="When each line was written", id="log.times"),
         Binding("slash", "search", "search", key_display="/", tooltip="Search", id="log.search"),
-        Binding("n", "next_match(1)", "next", tooltip="Next match", show=False, id="log.next"),
+        Binding("n", "next_match(1)", "next", tooltip="Next match", id="log.next"),
         Binding("N", "next_match(-1)", "previous match", show=False, id="log.previous"),
-        Binding("exclamation_mark", "find_error", "first error", show=False, id="log.error"),
+        Binding(
+            "exclamation_mark",
+            "find_error",
+            "error",
+            key_display="!",
+            tooltip="The first line that tells of an error",
+            id="log.error",
+        ),
     ]
 
     agent: var[Agent | None] = var(None, init=False)
@@ -68,6 +75,13 @@ class LogPane(Painted, can_focus=True):
 
     class SearchRequested(Message):
         """The user wants to type what to search for."""
+
+    class NothingFound(Message):
+        """What was looked for is not there."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -255,37 +269,45 @@ class LogPane(Painted, can_focus=True):
     def action_search(self) -> None:
         self.post_message(self.SearchRequested())
 
-    def search(self, words: str) -> bool:
-        """Show the last match at the middle of the pane; False when there is none."""
+    def search(self, words: str) -> None:
+        """Show the last match at the middle of the pane."""
         self.words = words
-        if not words or self._tail is None:
-            return True
-        return self._show_match(self._tail.find(words, self._tail.bounds[1], -1))
+        if words and self._tail is not None:
+            found = self._tail.find(words, self._tail.bounds[1], -1)
+            self._show_match(found, f"{words!r} is nowhere in {self._searched}")
 
     def action_next_match(self, step: int) -> None:
-        if self._tail is not None and self.words:
-            start = self._match + step if self._match is not None else self._top
-            self._show_match(self._tail.find(self.words, start, step))
+        if self._tail is None:
+            return
+        if not self.words:
+            self.post_message(self.NothingFound("n and N go on with a search; / begins one"))
+            return
+        start = self._match + step if self._match is not None else self._top
+        found = self._tail.find(self.words, start, step)
+        self._show_match(found, f"no further {self.words!r} {'below' if step > 0 else 'above'}")
 
     def action_find_error(self) -> None:
         if self._tail is None:
             return
-        first = self._tail.bounds[0]
-        found = [
-            (number, word)
-            for word in ERROR_WORDS
-            if (number := self._tail.find(word, first, 1)) is not None
-        ]
-        if found:
-            number, self.words = min(found)
-            self._show_match(number)
+        number = self._tail.find(ERROR_WORDS, self._tail.bounds[0], 1)
+        if number is not None:
+            said = "".join(map(sanitise, self._tail.lines(number, number + 1))).casefold()
+            self.words = next((word for word in ERROR_WORDS if word in said), "")
+        self._show_match(number, f"no error is told of in {self._searched}")
 
-    def _show_match(self, number: int | None) -> bool:
+    @property
+    def _searched(self) -> str:
+        """What of the file is kept, for words about what is not there."""
+        if self._tail is None or not self._tail.offset_of(self._tail.bounds[0]):
+            return "this log"
+        return f"the latest part of this log, which is {size(self._tail.size)}B; E opens all of it"
+
+    def _show_match(self, number: int | None, otherwise: str) -> None:
         if number is None:
-            return False
+            self.post_message(self.NothingFound(otherwise))
+            return
         self._match = number
         self.scroll_to_line(number - self.size.height // 2)
-        return True
 
     def on_mouse_scroll_down(self, _event: events.MouseScrollDown) -> None:
         self.action_scroll_rows(3)
