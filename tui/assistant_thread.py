@@ -5,7 +5,7 @@ Its program is started, fed and ended there, so that nothing of it holds up a ke
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,6 +45,7 @@ class AssistantThread:
         self._assistance = assistance
         self._agent = agent
         self._conversation: Conversation | None = None
+        self._asking: asyncio.Task[object] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="assistant", daemon=True)
         self._thread.start()
@@ -91,18 +92,24 @@ class AssistantThread:
     async def _answer(self, text: str, heard: "Callable[[Event], None]") -> float:
         if self._conversation is None:
             self._conversation = self._assistance.converse(self._agent)
+        self._asking = asyncio.current_task()
         async for event in self._conversation.ask(text):
             heard(event)
         return self._conversation.cost_usd
 
     async def _close(self) -> None:
-        ours = asyncio.current_task()
-        others = [each for each in asyncio.all_tasks() if each is not ours]
-        for each in others:
-            each.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # Only the answer is cut short: the conversation ends the tasks that are its own.
+        await _cancelled([self._asking] if self._asking else [])
         try:
             if self._conversation is not None:
                 await self._conversation.close()
         finally:
+            ours = asyncio.current_task()
+            await _cancelled([each for each in asyncio.all_tasks() if each is not ours])
             self._loop.stop()
+
+
+async def _cancelled(tasks: "Sequence[asyncio.Task[object]]") -> None:
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,7 @@
 """The assistant with the real SDK against the stub: tools, the selected agent's ports, memory."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,10 +12,14 @@ from autocoder.core.events import Event, Finished, Outcome, Text, ToolEnd
 from autocoder.core.models import Agent, AgentState
 from autocoder.core.settings import Settings
 from autocoder.core.store import FeatureDraft, NewAgent, ProjectStore
+from autocoder.tui.__main__ import _Assistance
+from autocoder.tui.live_settings import LiveSettings
 from support.agents import clean_environment
 from support.commands import autocoder
 from support.model_stub import Fail, Mcp, ModelStub, Say, Shell, Step
+from support.panel import driven
 from support.repositories import make_repository
+from support.snapshots import a_snapshot
 
 SCRIPTS: dict[str, Sequence[Step]] = {
     "ports": [Mcp("ports_get"), Mcp("feature_get_stats"), Say("It listens on its own ports.")],
@@ -129,3 +134,24 @@ def test_the_command_line_prints_the_answer_and_fails_with_its_reason(project: P
     assert "[mcp__features__ports_get]" in told.out
     unknown = autocoder("chat", "-C", project, "--agent", "a-0009", "Well?")
     assert (unknown.code, "a-0009" in unknown.err) == (2, True)
+
+
+async def test_the_panel_shows_its_tools_and_its_answer_and_what_was_said_the_next_time(
+    project: Path, stub: ModelStub
+) -> None:
+    assistance = _Assistance(project, LiveSettings(Settings(), Settings))
+    async with driven(a_snapshot(AGENT), assistance=assistance) as run:
+        await run.press("a")
+        await run.shows("about a-0001  Search   api 5041  web 5199")
+        await run.type("Where is its app? [script:ports]")
+        await run.press("enter")
+        await run.shows("◍ answering")
+        await run.shows("It listens on its own ports.", seconds=40)
+        await run.until(lambda: "answering" not in run.screen, seconds=40)
+        assert "ports_get" in run.screen
+        assert re.search(r"5199   \$\d", run.screen)
+        await run.press("escape")
+        await run.shows("? help")
+        await run.press("a")
+        await run.shows("▶ Where is its app?")
+        await run.shows("It listens on its own ports.")

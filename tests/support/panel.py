@@ -41,17 +41,19 @@ class Driven:
     async def type(self, text: str) -> None:
         await self.press(*("space" if char == " " else char for char in text))
 
-    async def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Let the panel work until `condition` is true; fails after ten seconds."""
-        deadline = time.monotonic() + 10
+    async def until(
+        self, condition: Callable[[], object], what: str = "", *, seconds: float = 10
+    ) -> None:
+        """Let the panel work until `condition` is true; fails once `seconds` have passed."""
+        deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"never: {what or condition}\n{self.screen}")
             await self.pilot.pause(0.01)
         await self.pilot.pause()
 
-    async def shows(self, text: str) -> None:
-        await self.until(lambda: text in self.screen, f"{text!r} on the screen")
+    async def shows(self, text: str, *, seconds: float = 10) -> None:
+        await self.until(lambda: text in self.screen, f"{text!r} on the screen", seconds=seconds)
 
     async def publish(self, snapshot: Snapshot) -> None:
         """Publish, and return once it is what the panel shows."""
