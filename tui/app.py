@@ -297,11 +297,23 @@ class Panel(KeyOrder[Departure]):
         else:
             self._main.say("no shell is here that could bring a suspended panel back")
 
+    def copy_to_clipboard(self, text: str) -> None:
+        self._clipboard = text
+        if self._driver is not None:
+            self._driver.write(outside.clipboard_sequence(text, os.environ))
+        if os.environ.get("TMUX"):
+            outside.copy_by_tmux(text)
+
     def action_freeze(self) -> None:
         self.push_screen(FrozenScreen(self._clock()))
 
     def action_redraw(self) -> None:
         self.refresh()
+
+    def action_command_palette(self) -> None:
+        # A dialog says itself what can be done in it.
+        if not isinstance(self.screen, ModalScreen):
+            super().action_command_palette()
 
     def action_help(self) -> None:
         # With the first use, like every screen that is not needed to paint.

@@ -1,16 +1,21 @@
 """What leaves the panel: URLs and ssh lines to copy, shells and editors beside it."""
 
+import base64
+import contextlib
 import getpass
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 from autocoder.core.models import Agent
+
+TMUX_S = 5.0
 
 
 def urls(agent: Agent) -> tuple[str, ...]:
@@ -62,6 +67,36 @@ def editor(environ: Mapping[str, str], path: Path) -> list[str]:
     """The user's editor on a file; `vi` where none is named."""
     named = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
     return [*shlex.split(named), os.fspath(path)]
+
+
+def clipboard_sequence(text: str, environ: Mapping[str, str]) -> str:
+    """What makes the user's own terminal take `text` into its clipboard (OSC 52).
+
+    GNU screen hands it on only inside a control string of its own.
+    """
+    encoded = base64.b64encode(text.encode()).decode()
+    plain = f"\x1b]52;c;{encoded}\x07"
+    return f"\x1bP{plain}\x1b\\" if environ.get("STY") else plain
+
+
+def copy_by_tmux(text: str) -> None:
+    """Let tmux copy: as it comes, it drops the sequence of a program inside it.
+
+    In a thread of its own; where there is no such tmux, nothing happens.
+    """
+
+    def copy() -> None:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                ["tmux", "load-buffer", "-w", "-"],
+                input=text.encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=TMUX_S,
+                check=False,
+            )
+
+    threading.Thread(target=copy, name="copy by tmux", daemon=True).start()
 
 
 def is_a_shells_job() -> bool:

@@ -115,7 +115,7 @@ def test_an_empty_project(look: Look) -> None:
 
 
 def test_a_question_before_a_kill(look: Look, busy: Snapshot) -> None:
-    assert look(busy, "j", "X", size=(110, 34), waits_for="14 passed")
+    assert look(busy, "j", "j", "X", size=(110, 34), waits_for="14 passed")
 
 
 def test_the_question_before_leaving_nothing_behind(look: Look, busy: Snapshot) -> None:

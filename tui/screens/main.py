@@ -163,7 +163,8 @@ class MainScreen(Wishes, Looking, Beside):
         """On a narrow screen the grid has no room for why an agent needs somebody."""
         agent, said = self.selected, self.grid.left_out("last")
         shown: Line = ()
-        if agent is not None and width_of(said):
+        in_the_title = agent is not None and not agent.live and self.log_pane.display
+        if agent is not None and width_of(said) and not in_the_title:
             shown = ((f" {sanitise(agent.agent_id)}  ", Tone.STRONG), *said, (" ", Tone.PLAIN))
         self.query_one("#notice-rule", Rule).left = shown
 
@@ -218,6 +219,7 @@ class MainScreen(Wishes, Looking, Beside):
     def _zoom(self, pane: str) -> None:
         for name in ("-zoom-log", "-zoom-grid"):
             self.set_class(name == pane, name)
+        self.call_after_refresh(self._say_what_is_left_out)
 
     def action_back(self) -> None:
         if self.focused is self.query_one("#filter-input", Input):
