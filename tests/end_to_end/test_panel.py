@@ -1,6 +1,10 @@
 """The panel in a real terminal, on real agents: keys do what the screen says."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -121,3 +125,43 @@ def test_a_lost_terminal_leaves_the_agents_at_work(tmp_path: Path, ports: range)
         terminal.press("Q", "Q")
         assert terminal.wait_for_exit(60) == 0
     assert not list(processes_below(tmp_path))
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_inside_tmux_a_user_comes_back_to_the_same_panel_after_a_cut(
+    tmp_path: Path, ports: range
+) -> None:
+    environ = demo_environment(tmp_path, ports, step_s=3) | {"AUTOCODER_SCRIPTED_MISBEHAVE": "no"}
+    tmux = ["tmux", "-f", os.devnull, "-S", str(tmp_path / "socket")]
+    panel = shlex.join([str(PANEL), "demo", "--parallel", "2"])
+    try:
+        with Terminal([*tmux, "new-session", panel], env=environ, cwd=tmp_path) as terminal:
+            terminal.wait_for("2 active", 60)
+            terminal.press("n")
+            terminal.wait_for("3 active")
+            terminal.hang_up()
+            terminal.process.wait(30)
+        project = project_in(tmp_path)
+        pids = live_pids(project)
+        assert all(is_alive(pid) for pid in pids.values())
+
+        with Terminal([*tmux, "attach"], env=environ, cwd=tmp_path, size=(100, 30)) as terminal:
+            victim, pid = next(iter(live_pids(project).items()))
+            terminal.wait_for(str(pid))
+            terminal.press(":", *victim)
+            terminal.wait_for(f"Go to {victim}")
+            terminal.press("enter")
+            terminal.wait_for(lambda screen: f"Go to {victim}" not in screen)
+            terminal.press("X")
+            terminal.wait_for("Kill 1 agent?")
+            terminal.press("y")
+            wait_until(lambda: not is_alive(pid), what=f"{victim} is killed")
+            terminal.wait_for("killed")
+            terminal.press("Q")
+            terminal.wait_for("Stop ")
+            terminal.press("Q")
+            assert terminal.wait_for_exit(60) == 0
+    finally:
+        subprocess.run([*tmux, "kill-server"], capture_output=True, check=False)
+    assert not list(processes_below(tmp_path))
+    assert not listening_ports() & set(ports)
