@@ -163,8 +163,9 @@ def _many_rows() -> Iterator[Figure]:
     with _panel(1000, 50) as (terminal, _):
         terminal.wait_for_bytes(b"number 0000 end", 0)
         _settle(terminal, 2)
-        cpu, _ = _cost(terminal, SECONDS)
+        cpu, written = _cost(terminal, SECONDS)
         yield figure("1,000 rows, CPU", cpu, "%", note=note)
+        yield figure("1,000 rows, output", written / 1000, "kB/s", note=note)
         yield from _keys(terminal, "1,000 rows", note)
 
 
