@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import var
+from textual.screen import ModalScreen
 
 from autocoder.core.commands import Command, StopAll
 from autocoder.core.engine import Engine

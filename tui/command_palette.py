@@ -1,14 +1,18 @@
-"""The palette: every key of the main screen by its words, every agent and feature by its name."""
+"""The palette: every key of the screen by its words, every agent and feature by its name."""
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+from textual.binding import Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.markup import escape
+from textual.screen import ModalScreen, Screen
 from textual.types import IgnoreReturnCallbackType
 
 from autocoder.core.logs import sanitise
 from autocoder.tui import keys
+from autocoder.tui.screens.confirm import key_of
 from autocoder.tui.screens.main import MainScreen
 
 Entry = tuple[str, str, IgnoreReturnCallbackType]
@@ -28,14 +32,17 @@ class PanelCommands(Provider):
                 yield Hit(score, matcher.highlight(escape(name)), run, help=escape(words))
 
     def _keys(self) -> Iterator[Entry]:
-        if not isinstance(self.screen, MainScreen):
-            return
-        for binding in (*keys.MAIN, *keys.EVERYWHERE):
-            if binding.action != "palette" and self.screen.check_action(binding.action, ()):
-                shown = keys.shown_key(binding)
-                place = self.app if binding in keys.EVERYWHERE else self.screen
-                run = partial(place.run_action, binding.action)
-                yield f"{binding.tooltip}", f"{binding.description}   {shown}", run
+        for binding in (*_explained(self.screen), *keys.EVERYWHERE):
+            everywhere = binding in keys.EVERYWHERE
+            if binding.action == "palette" or not (
+                everywhere or self.screen.check_action(binding.action, ())
+            ):
+                continue
+            own = key_of(self.screen, binding.action)
+            shown = binding if own in ("", *binding.key.split(",")) else binding.with_key(own)
+            place = self.app if everywhere else self.screen
+            run = partial(place.run_action, binding.action)
+            yield binding.tooltip, f"{binding.description}   {keys.shown_key(shown)}", run
 
     def _agents(self) -> Iterator[Entry]:
         if not isinstance(self.screen, MainScreen) or self.screen.snapshot is None:
@@ -50,3 +57,10 @@ class PanelCommands(Provider):
         for feature in self.screen.snapshot.backlog:
             run = partial(self.screen.go_to_feature, feature.id)
             yield f"Go to feature {feature.id}", sanitise(feature.name), run
+
+
+def _explained(screen: Screen[Any]) -> Iterator[Binding]:
+    """The keys of a screen that say what they do; a dialog's are written on it."""
+    for each in () if isinstance(screen, ModalScreen) else screen.BINDINGS:
+        if isinstance(each, Binding) and each.tooltip:
+            yield each

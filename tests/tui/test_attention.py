@@ -31,6 +31,14 @@ def test_several_are_counted_not_listed() -> None:
     assert what_calls(BEFORE, a_snapshot(*trouble)).endswith("2 agents need you")
 
 
+def test_fifty_that_end_at_once_call_once() -> None:
+    fleet = [an_agent(number) for number in range(1, 51)]
+    ended = [an_ended(number, AgentState.COMPLETED, "merged", 1) for number in range(1, 51)]
+    assert what_calls(a_snapshot(*fleet), a_snapshot(*ended)) == (
+        "autocoder todo-app: 50 agents are done"
+    )
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_call_carries_no_attack_to_the_desktop(name: str) -> None:
     bad = ATTACKS[name]

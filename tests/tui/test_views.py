@@ -31,6 +31,7 @@ from autocoder.core.questions import (
 )
 from autocoder.tui import outside
 from autocoder.tui.render_answers import diff_page, events_page
+from autocoder.tui.screens.confirm import ConfirmScreen
 from autocoder.tui.screens.main import MainScreen
 from autocoder.tui.spans import plain
 from autocoder.tui.widgets.log_wall import LogWall
@@ -521,3 +522,34 @@ async def test_an_empty_backlog_says_how_it_is_filled() -> None:
         await run.press("F")
         for said in ("autocoder features add", "autocoder features import FILE", "N"):
             await run.shows(said)
+
+
+async def test_in_a_view_the_palette_has_the_keys_of_the_view(tmp_path: Path) -> None:
+    file = tmp_path / "panel.toml"
+    file.write_text('[keys]\nfeatures.retry = "ctrl+r"\n')
+    async with driven(a_busy_project(), preferences=file) as run:
+        await run.until(lambda: run.panel._preferences.keys)
+        await run.press("F", "ctrl+p")
+        await run.type("retry")
+        await run.shows("retry   ctrl+r")
+        await run.press("enter")
+        await run.until(lambda: run.asked == [RetryFeature(15)])
+
+
+async def test_over_a_question_there_is_no_palette() -> None:
+    async with driven(FLEET) as run:
+        await run.press("X", "ctrl+p")
+        assert isinstance(run.panel.screen, ConfirmScreen)
+        await run.press("y")
+        assert len(run.asked) == 1
+
+
+async def test_the_palette_of_a_read_only_panel_changes_nothing(answers: Questions) -> None:
+    async with driven(a_busy_project(), questions=answers, read_only=True) as run:
+        for view in ("", "F", "P", "W"):
+            await run.press(*view, "ctrl+p", *"re")
+            await run.shows("Freeze the picture")
+            for word in ("Recover", "Retry", "Release", "Remove", "Merge"):
+                assert word not in run.screen
+            await run.press("escape", *(["escape"] if view else []))
+        assert run.asked == []
