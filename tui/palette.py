@@ -56,6 +56,7 @@ STATE_TONE: Final = {
 WAITING, BLOCKED, PROBLEM, MARKED, CURSOR, NOTHING = "▪", "▣", "⚠", "◆", "▶", "–"
 HELD, HELD_WORD = "‖", "held"
 """Stopped by a human, and not gone on with before one asks for it."""
+GO_ON: Final = "r goes on with it"
 
 LISTENER: Final = {
     Listener.OWN: ("●", Tone.GOOD, "its own listener"),

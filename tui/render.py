@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Notice, Role, Severity, Snapshot
-from autocoder.tui.palette import SEVERITY, STATE_TONE, Tone
+from autocoder.tui.palette import GO_ON, HELD_WORD, SEVERITY, STATE_TONE, Tone
 from autocoder.tui.query import Query
 from autocoder.tui.spans import Line, Span, age, amount, clock, counted, fit, joined, width_of
 
@@ -29,6 +29,8 @@ def log_title(agent: Agent | None, width: int) -> Line:
     doing = progress(agent)
     if not agent.live and agent.reason:
         ended: Line = ((sanitise(agent.reason), STATE_TONE[agent.state]),)
+        if agent.held:
+            ended = ((f"{HELD_WORD}, {GO_ON}: ", Tone.ACCENT), *ended)
         # A reason may be a long sentence: it is cut, and what names the agent is not.
         return _first_that_fits(
             width,
@@ -167,6 +169,16 @@ def grid_word(
     if marked_hidden:
         word.append((f" {marked_hidden} marked but hidden: left alone ", Tone.DIM))
     return tuple(word)
+
+
+def typing_hint(enter: str, escape: str) -> Line:
+    """What the two keys do that end typing into the bar."""
+    return (
+        ("  ⏎", Tone.ACCENT),
+        (f" {enter}  ", Tone.DIM),
+        ("esc", Tone.ACCENT),
+        (f" {escape}", Tone.DIM),
+    )
 
 
 def name_lines(agents: Sequence[Agent]) -> tuple[Line, ...]:

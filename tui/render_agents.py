@@ -6,10 +6,9 @@ from pathlib import PurePath
 from autocoder.core.logs import sanitise
 from autocoder.core.models import LIVE_STATES, Agent, AgentState, FeatureStatus, Listener, Snapshot
 from autocoder.tui.columns import NO_VALUE, Column
-from autocoder.tui.palette import LISTENER, NOTHING, STATE_TONE, Tone, state_of
+from autocoder.tui.palette import GO_ON, LISTENER, NOTHING, STATE_TONE, Tone, state_of
 from autocoder.tui.spans import Line, age, duration, size
 
-GO_ON = "r goes on with it"
 QUIET_S = 15.0
 """A worker that was heard of since is not worth a number that changes all the time."""
 

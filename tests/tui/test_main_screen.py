@@ -189,6 +189,7 @@ async def test_the_filter_narrows_while_it_is_typed_and_escape_clears_it() -> No
 async def test_keys_typed_into_the_filter_do_nothing_else() -> None:
     async with driven(FLEET) as run:
         await run.press("slash")
+        await run.shows("⏎ keeps  esc clears")
         await run.type("nxXqQ")
         assert run.asked == []
         assert run.panel.return_value is None
@@ -344,6 +345,8 @@ async def test_a_stopped_agent_whose_feature_waits_for_a_human_says_so_and_r_goe
         assert "‖ 1" in header
         assert "‖ held" in row
         assert "r goes on with it" in row or width < 140
+        await run.press("G")
+        await run.shows("r goes on with it")
         await run.press("G", "r")
         assert run.asked == [RecoverAgent(held.agent_id)]
 

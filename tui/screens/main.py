@@ -65,6 +65,7 @@ class MainScreen(Wishes, Looking, Beside):
         with Horizontal(id="filter"):
             yield TextLines(id="filter-label")
             yield Input(id="filter-input", compact=True)
+            yield TextLines(id="filter-hint")
         yield KeyBar()
         yield TextLines(id="too-small")
 
@@ -163,8 +164,9 @@ class MainScreen(Wishes, Looking, Beside):
         """On a narrow screen the grid has no room for why an agent needs somebody."""
         agent, said = self.selected, self.grid.left_out("last")
         shown: Line = ()
-        in_the_title = agent is not None and not agent.live and self.log_pane.display
-        if agent is not None and width_of(said) and not in_the_title:
+        # Its log and the title of that tell of everything else.
+        in_the_log = agent is not None and self.log_pane.display and not agent.problem
+        if agent is not None and width_of(said) and not in_the_log:
             shown = ((f" {sanitise(agent.agent_id)}  ", Tone.STRONG), *said, (" ", Tone.PLAIN))
         self.query_one("#notice-rule", Rule).left = shown
 
@@ -279,6 +281,8 @@ class MainScreen(Wishes, Looking, Beside):
     def _open_bar(self, purpose: str, text: str) -> None:
         self._searching = purpose == "search"
         self.query_one("#filter-label", TextLines).lines = (((f" {purpose} ", Tone.ACCENT),),)
+        ends = ("finds", "leaves") if self._searching else ("keeps", "clears")
+        self.query_one("#filter-hint", TextLines).lines = (render.typing_hint(*ends),)
         typed = self.query_one("#filter-input", Input)
         with self.prevent(Input.Changed):
             typed.value = text

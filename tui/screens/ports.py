@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from autocoder.core.commands import ExpandPool, ProbePort, ReleasePort
 from autocoder.core.models import Agent, Lease, Snapshot
-from autocoder.tui import keys, render_header, render_ports
+from autocoder.tui import keys, render, render_header, render_ports
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
 from autocoder.tui.pool_history import STEP_S, PoolHistory
@@ -62,10 +62,13 @@ class PortsScreen(Screen[str | None]):
         with Horizontal(id="filter"):
             yield TextLines(id="filter-label")
             yield Input(id="filter-input", compact=True)
+            yield TextLines(id="filter-hint")
         yield KeyBar()
 
     def on_mount(self) -> None:
         self.query_one("#filter-label", TextLines).lines = (((" filter ", Tone.ACCENT),),)
+        hint = render.typing_hint("keeps", "clears")
+        self.query_one("#filter-hint", TextLines).lines = (hint,)
         self.watch(self.app, "snapshot", self._on_snapshot)
         self.watch(self.table, "cursor_key", self._say_what_is_left_out, init=False)
         self.set_interval(1.0, self._say_what_is_left_out)
