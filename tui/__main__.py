@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from autocoder.tui.assistant_thread import Assistance, Conversation
     from autocoder.tui.live_settings import LiveSettings
 
+CRASH_LOG = Path(".autocoder", "panel.log")
 PARSER_WORDS = """\
 commands:
   demo                 make a small project with a backlog and open the panel on it
@@ -217,7 +218,7 @@ def run_panel(
     settings_files: Sequence[Path] = (),
 ) -> int:
     """Draw until the user leaves, then say what goes on without the panel."""
-    from autocoder.tui.app import Panel
+    from autocoder.tui.app import Departure, Panel
     from autocoder.tui.outside import wipe
     from autocoder.tui.preferences import preferences_file
 
@@ -239,7 +240,9 @@ def run_panel(
     finally:
         panel.stop_engine()
     wipe(os.environ)
-    return _farewell(departure, project, debug=debug) if departure else panel.return_code or 1
+    if departure is None:
+        departure = Departure(panel.snapshot, panel.broken or RuntimeError("no reason known"))
+    return _farewell(departure, project, debug=debug)
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, object]:
@@ -266,8 +269,9 @@ def _farewell(departure: "Departure", project: Path, *, debug: bool) -> int:
             raise departure.error
         error = departure.error
         if not isinstance(error, AutocoderError):
-            what = f"the engine broke: {type(error).__name__}: {error}"
-            error = AutocoderError(what, "`--debug` shows where. Agents keep running.")
+            where = _kept(error, project / CRASH_LOG)
+            what = f"the panel broke: {type(error).__name__}: {error}"
+            error = AutocoderError(what, f"{where} says where. Agents keep running.")
         _complain(error)
         return error.exit_code
     if departure.live:
@@ -275,6 +279,25 @@ def _farewell(departure: "Departure", project: Path, *, debug: bool) -> int:
         again = shlex.join(["autocoder-tui", sanitise(str(project))])
         print(f"{departure.live} {verb} running. Come back with: {again}")  # noqa: T201
     return 130 if departure.interrupted else 0
+
+
+def _kept(error: BaseException, log: Path) -> str:
+    """What tells where it happened: the log it was added to, or the option that shows it."""
+    import time
+    import traceback
+
+    told = "".join(traceback.format_exception(error)).splitlines()
+    lines = (time.strftime("%Y-%m-%d %H:%M:%S"), *map(sanitise, told), "")
+    try:
+        with open(log, "a", encoding="utf-8", opener=_for_the_user_alone) as file:
+            file.write("\n".join(lines))
+    except OSError:
+        return "`--debug`"
+    return sanitise(str(log))
+
+
+def _for_the_user_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _complain(error: AutocoderError) -> None:

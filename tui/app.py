@@ -124,6 +124,7 @@ class Panel(KeyOrder[Departure]):
         self._assistance = assistance
         self._assistant: AssistantThread | None = None
         self._told = told
+        self._read_only = read_only
         self._preferences = Preferences()
         self._bad_preferences = False
         self._files = (*settings_files, *filter(None, [preferences]))
@@ -321,7 +322,17 @@ class Panel(KeyOrder[Departure]):
         from autocoder.tui.screens.help import HANG, help_lines
         from autocoder.tui.screens.sheet import SheetScreen
 
-        self.push_screen(SheetScreen("help", help_lines(self._main.own_keys), hang=HANG))
+        lines = help_lines(self._main.own_keys, read_only=self._read_only)
+        self.push_screen(SheetScreen("help", lines, hang=HANG))
+
+    def _fatal_error(self) -> None:
+        # Textual's own would print every local variable of every frame.
+        self._close_messages_no_wait()
+
+    @property
+    def broken(self) -> Exception | None:
+        """The mistake of the panel's own that ended it."""
+        return self._exception
 
     def _depart(self, *, interrupted: bool = False) -> None:
         self.exit(Departure(self.snapshot, interrupted=interrupted))

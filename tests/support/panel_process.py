@@ -61,6 +61,10 @@ class Hostile(Writing):
 def main(mode: str, folder: Path) -> int:
     if mode == "hostile":
         engine: Writing = Hostile(folder)
+    elif mode == "mistaken":
+        (folder / ".autocoder").mkdir()
+        engine = Writing(folder, "no snapshot")
+        return run_panel(lambda: engine, folder)
     elif mode == "shell":
         engine = Writing(folder, a_snapshot(an_agent(1, worktree_path=str(folder))))
     elif mode == "locked":

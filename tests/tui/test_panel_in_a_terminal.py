@@ -212,6 +212,20 @@ def test_a_broken_engine_is_one_sentence_not_a_traceback(tmp_path: Path) -> None
     assert "Traceback" not in after
 
 
+def test_a_mistake_of_the_panels_own_is_one_sentence_too_and_a_log_says_where(
+    tmp_path: Path,
+) -> None:
+    with a_panel("mistaken", tmp_path) as terminal:
+        assert terminal.wait_for_exit() == 1
+        after = terminal.written.rpartition("\x1b[?1049l")[2]
+    log = tmp_path / ".autocoder" / "panel.log"
+    assert "the panel broke: AttributeError" in after
+    assert str(log) in after.replace("\r\n", "")
+    assert "Traceback" not in after
+    assert "Traceback" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
 def test_no_colour_means_no_colour(tmp_path: Path) -> None:
     with a_panel("busy", tmp_path, NO_COLOR="1") as terminal:
         terminal.wait_for("a-0f31")
