@@ -553,3 +553,19 @@ async def test_the_palette_of_a_read_only_panel_changes_nothing(answers: Questio
                 assert word not in run.screen
             await run.press("escape", *(["escape"] if view else []))
         assert run.asked == []
+
+
+async def test_the_help_of_a_read_only_panel_has_only_what_it_can_do() -> None:
+    async with driven(FLEET, read_only=True, size=(120, 200)) as run:
+        await run.press("question_mark")
+        await run.shows("This panel is read-only")
+        for absent in (
+            "Kill the agent",
+            "Release a port",
+            "Retry:",
+            "Remove the ticked",
+            "Send what",
+        ):
+            assert absent not in run.screen
+        for there in ("Details:", "In the worktrees view", "Look at the disk again"):
+            assert there in run.screen

@@ -1,12 +1,13 @@
 """Every key and every glyph, from the binding table and the palette."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from textual.binding import Binding, BindingType
 
 from autocoder.core.models import AgentState
 from autocoder.tui import keys, palette
 from autocoder.tui.palette import Tone
+from autocoder.tui.screens import features, fleet, ports
 from autocoder.tui.spans import Line
 from autocoder.tui.widgets.log_pane import LogPane
 from autocoder.tui.widgets.table import Table
@@ -15,11 +16,23 @@ HANG = 20
 """From a key to what it does."""
 
 
-def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
+CHANGING = fleet.CHANGING | ports.CHANGING | features.CHANGING | {"remove"}
+WRITTEN_IN = (keys.SPAWNING, (*keys.WRITING, *keys.READING))
+"""Views that a read-only panel does not have."""
+READ_ONLY: tuple[Line, ...] = (
+    (),
+    (("  This panel is read-only: keys that change something are left out.", Tone.WARN),),
+)
+
+
+def help_lines(own_keys: Mapping[str, str], *, read_only: bool = False) -> tuple[Line, ...]:
     """`own_keys` are the user's, by the name of their binding."""
-    lines = _keys(
+    lacking = CHANGING if read_only else frozenset()
+    lines: list[Line] = list(READ_ONLY if read_only else ())
+    lines += _keys(
         (*keys.MAIN_GROUPS, ("In a table", Table.BINDINGS), ("In a log", LogPane.BINDINGS)),
         own_keys,
+        lacking,
     )
     lines += [(), (("  Glyphs", Tone.STRONG),)]
     for state in AgentState:
@@ -54,18 +67,21 @@ def help_lines(own_keys: Mapping[str, str]) -> tuple[Line, ...]:
     lines.append(
         (("    fields: agent backend branch feature pid port problem state worktree", Tone.DIM),)
     )
-    lines += _keys(keys.VIEW_GROUPS, own_keys)
+    views = [each for each in keys.VIEW_GROUPS if not (read_only and each[1] in WRITTEN_IN)]
+    lines += _keys(views, own_keys, lacking)
     return tuple(lines)
 
 
 def _keys(
-    groups: Iterable[tuple[str, Iterable[BindingType]]], own_keys: Mapping[str, str]
+    groups: Iterable[tuple[str, Iterable[BindingType]]],
+    own_keys: Mapping[str, str],
+    lacking: Collection[str],
 ) -> list[Line]:
     lines: list[Line] = []
     for title, bindings in groups:
         lines += [(), ((f"  {title}", Tone.STRONG),)]
         for binding in bindings:
-            if not isinstance(binding, Binding):
+            if not isinstance(binding, Binding) or binding.action in lacking:
                 continue
             own = own_keys.get(binding.id or "")
             key = keys.shown_key(binding.with_key(own) if own else binding)

@@ -46,9 +46,6 @@ def _keys(field: Widget | None) -> Line:
 class SpawnScreen(ModalScreen[SpawnAgent | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *keys.SPAWNING,
-        # With priority, or letters typed right behind would still go to the field before.
-        Binding("tab", "app.focus_next", "next field", show=False, priority=True),
-        Binding("shift+tab", "app.focus_previous", "field before", show=False, priority=True),
         Binding("ctrl+j", "new_line", "new line", show=False),
     ]
 
