@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autocoder.core.errors import AutocoderError
-from autocoder.core.logs import sanitise
+from autocoder.core.logs import SHOWN_LIMIT, sanitise
 from autocoder.core.models import Agent, Role
 from autocoder.tui.palette import LISTENER, NOTHING, SEVERITY, STATE_WORD, Tone
 from autocoder.tui.spans import Line, clock, counted, duration, size
@@ -93,8 +93,13 @@ def diff_page(diff: str, agent: Agent) -> tuple[Line, ...]:
     """A diff, coloured by its first characters; where there is none, why."""
     if not diff.strip():
         return ((), (("  No difference to base.", Tone.PLAIN),), ((_why_none(agent), Tone.DIM),))
-    lines = (((f"  {sanitise(text)}", _diff_tone(text)),) for text in diff.split("\n"))
-    return ((), *lines)
+    return ((), *(((f"  {_shown(text)}", _diff_tone(text)),) for text in diff.split("\n")))
+
+
+def _shown(text: str) -> str:
+    """What is minified is on one line, which nobody reads to its end."""
+    clean = sanitise(text[:SHOWN_LIMIT])
+    return f"{clean} … {len(text) - SHOWN_LIMIT:,} more" if len(text) > SHOWN_LIMIT else clean
 
 
 def _why_none(agent: Agent) -> str:

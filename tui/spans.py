@@ -97,7 +97,8 @@ def wrapped(line: Line, width: int, hang: int = 2) -> list[Line]:
 def _fitting(text: str, start: int, width: int) -> int:
     """How many characters from `start` on fit, at least one."""
     used = count = 0
-    for char in text[start:]:
+    # A character has two marks at most: more than this never fits.
+    for char in text[start : start + 3 * width + 3]:
         used += cell_len(char)
         if used > width:
             break

@@ -569,3 +569,10 @@ async def test_the_help_of_a_read_only_panel_has_only_what_it_can_do() -> None:
             assert absent not in run.screen
         for there in ("Details:", "In the worktrees view", "Look at the disk again"):
             assert there in run.screen
+
+
+def test_of_an_endless_line_a_diff_shows_the_beginning() -> None:
+    first, last = diff_page("+" + "x" * 1_000_000 + "\n+end", an_agent(1))[1:]
+    assert len(plain(first)) < 5000
+    assert plain(first).endswith("995,905 more")
+    assert plain(last) == "  +end"
