@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from textual import events
 from textual.app import App
+from textual.command import CommandPalette
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
@@ -86,8 +87,16 @@ class KeyOrder(App[Result]):
     def _let_effect_pass(self, key: UnderWay) -> None:
         if self.screen is not key.screen:
             self.call_after_refresh(self._go_on_after, key)
+        elif isinstance(key.screen, CommandPalette) and key.key.key == "enter":
+            # It takes several messages to choose, and says so when it has.
+            self._wait_for(key)
         else:
             key.target.post_message(EffectTaken(key))
+
+    def on_command_palette_closed(self) -> None:
+        if self._under_way is not None:
+            # What was chosen is done first.
+            self.call_after_refresh(self._go_on_after, self._under_way)
 
     def on_effect_taken(self, message: EffectTaken) -> None:
         # What the effect asked for is in the queue by now, and the next key comes behind it.

@@ -37,3 +37,12 @@ def test_keys_behind_one_that_opens_or_closes_a_dialog_go_where_they_would_go_on
         terminal.press("tgo on, please")
         terminal.wait_for("go on, please")
     assert [line.partition("(")[0] for line in asked.read_text().splitlines()] == ["KillAgent"] * 2
+
+
+def test_keys_behind_a_choice_from_the_palette_act_on_what_was_chosen(tmp_path: Path) -> None:
+    with a_panel(tmp_path) as terminal:
+        terminal.wait_for("a-0f31")
+        terminal.press(":a-0f35")
+        terminal.wait_for("Go to a-0f35")
+        terminal.press("\rX")
+        assert "a-0f35" in terminal.wait_for("Kill 1 agent?")
