@@ -72,6 +72,8 @@ class Departure:
 
 SETTINGS_S = 120.0
 """How long a word about the settings' files stays, unless something else is said."""
+SAME_CALL_S = 60.0
+"""A problem that comes and goes with every look is told once in that time."""
 TOLD_S = 60.0
 """How long the addresses this panel can be had at are shown; they are on the terminal too."""
 
@@ -127,6 +129,7 @@ class Panel(KeyOrder[Departure]):
         self._read_only = read_only
         self._preferences = Preferences()
         self._bad_preferences = False
+        self._calls: dict[str, float] = {}
         self._files = (*settings_files, *filter(None, [preferences]))
         self._settings = settings
         self._watches: list[FileWatch] = []
@@ -191,9 +194,14 @@ class Panel(KeyOrder[Departure]):
 
     def _call(self, words: str) -> None:
         """Tell somebody who looks elsewhere, by the way they have chosen."""
-        if words and self._preferences.attention is Attention.BELL:
+        now = self._clock()
+        self._calls = {said: at for said, at in self._calls.items() if now - at < SAME_CALL_S}
+        if not words or words in self._calls:
+            return
+        self._calls[words] = now
+        if self._preferences.attention is Attention.BELL:
             self.bell()
-        elif words and self._preferences.attention is Attention.OSC9 and self._driver is not None:
+        elif self._preferences.attention is Attention.OSC9 and self._driver is not None:
             self._driver.write(f"\x1b]9;{words}\x07")
 
     def _read_preferences(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from autocoder.tui.attention import what_calls
 from autocoder.tui.preferences import Attention, Preferences
 from support.attacks import ATTACKS, FORBIDDEN
 from support.panel import driven
-from support.snapshots import a_snapshot, an_agent, an_ended
+from support.snapshots import NOW, a_snapshot, an_agent, an_ended
 
 ONE, TWO = an_agent(1), an_agent(2)
 BEFORE = a_snapshot(ONE, TWO)
@@ -70,3 +70,21 @@ async def test_the_terminal_is_told_the_way_the_user_has_chosen(
         said = "".join(written)
         assert said.startswith(start)
         assert said.count("\x07") == bool(start)
+
+
+async def test_a_problem_that_comes_and_goes_is_told_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [NOW]
+    async with driven(BEFORE, clock=lambda: now[0]) as run:
+        run.panel._preferences = Preferences(attention=Attention.BELL)
+        written: list[str] = []
+        monkeypatch.setattr(run.panel._driver, "write", written.append)
+        monkeypatch.setattr(type(run.panel), "is_headless", False)
+        calls = []
+        for at in (NOW, NOW + 59, NOW + 61):
+            now[0] = at
+            await run.publish(a_snapshot(IN_TROUBLE, TWO))
+            calls.append("".join(written).count("\x07"))
+            await run.publish(a_snapshot(ONE, TWO, paused=at > NOW))
+        assert calls == [1, 1, 2]
