@@ -546,7 +546,7 @@ async def test_over_a_question_there_is_no_palette() -> None:
 
 async def test_the_palette_of_a_read_only_panel_changes_nothing(answers: Questions) -> None:
     async with driven(a_busy_project(), questions=answers, read_only=True) as run:
-        for view in ("", "F", "P", "W"):
+        for view in ("", "F"):
             await run.press(*view, "ctrl+p", *"re")
             await run.shows("Freeze the picture")
             for word in ("Recover", "Retry", "Release", "Remove", "Merge"):
