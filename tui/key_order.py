@@ -69,29 +69,39 @@ class KeyOrder(App[Result]):
             self._typed_ahead.append(event)
             if self._under_way is None or self._under_way.lost:
                 await self._act_on_next()
-            else:
+            elif len(self._typed_ahead) == 1:
                 self._wait_for(self._under_way)
 
     async def _act_on_next(self) -> None:
         key, target = self._typed_ahead.popleft(), self.focused or self.screen
         self._under_way = UnderWay(key, target, self.screen, time.monotonic())
         await super().on_event(key)
-        target.post_message(KeyTaken(self._under_way))
         if self._typed_ahead:
             self._wait_for(self._under_way)
+
+    def _wait_for(self, key: UnderWay) -> None:
+        """Called for a key only when another is typed behind it: one alone costs no message."""
+        key.target.post_message(KeyTaken(key))
+        self._lose_patience_with(key)
+
+    def _lose_patience_with(self, key: UnderWay) -> None:
+        self.set_timer(PATIENCE_S, lambda: self._go_on_after(key))
 
     def on_key_taken(self, message: KeyTaken) -> None:
         if self._under_way is message.key:
             self._let_effect_pass(message.key)
 
     def _let_effect_pass(self, key: UnderWay) -> None:
-        if self.screen is not key.screen:
-            self.call_after_refresh(self._go_on_after, key)
-        elif isinstance(key.screen, CommandPalette) and key.key.key == "enter":
+        same_screen = self.screen is key.screen
+        if same_screen and isinstance(key.screen, CommandPalette) and key.key.key == "enter":
             # It takes several messages to choose, and says so when it has.
-            self._wait_for(key)
-        else:
+            self._lose_patience_with(key)
+        elif not same_screen:
+            self.call_after_refresh(self._go_on_after, key)
+        elif self._typed_ahead:
             key.target.post_message(EffectTaken(key))
+        else:
+            self._under_way = None
 
     def on_command_palette_closed(self) -> None:
         if self._under_way is not None:
@@ -101,9 +111,6 @@ class KeyOrder(App[Result]):
     def on_effect_taken(self, message: EffectTaken) -> None:
         # What the effect asked for is in the queue by now, and the next key comes behind it.
         self.call_later(self._go_on_after, message.key)
-
-    def _wait_for(self, key: UnderWay) -> None:
-        self.set_timer(PATIENCE_S, lambda: self._go_on_after(key))
 
     async def _go_on_after(self, key: UnderWay) -> None:
         if self._under_way is key:
