@@ -86,6 +86,7 @@ class Snapshots:
         self._counts = FeatureCounts()
         self._history: tuple[AgentRecord, ...] = ()
         self._ended: dict[str, _Shown] = {}
+        self._left_files: dict[str, int] = {}
         self._history_of: tuple[Tally, int, frozenset[int]] | None = None
         self._shown: dict[str, _Shown] = {}
 
@@ -184,7 +185,10 @@ class Snapshots:
             self._history = self._store.history(ENDED_SHOWN)
             ids = (record.agent_id for record in self._history)
             self._past.want([each for each in ids if not self._observer.has_seen(each)])
-        if more_is_known or changed:
+            self._upkeep.count_left(self._worktrees_left())
+        left_files = dict(self._upkeep.left_files)
+        if more_is_known or changed or left_files != self._left_files:
+            self._left_files = left_files
             latest = {record.feature_id: record.agent_id for record in reversed(self._history)}
             holding = {latest.get(feature_id) for feature_id in held}
             self._ended = {
@@ -193,14 +197,23 @@ class Snapshots:
             }
             self._history_of = history_of
 
+    def _worktrees_left(self) -> dict[str, Path]:
+        """Of ended agents, those that nobody works in; of several in one, its last's."""
+        paths = {record.worktree_path: record.agent_id for record in reversed(self._history)}
+        for live in self._fleet:
+            paths.pop(live.record.worktree_path, None)
+        return {agent_id: Path(path) for path, agent_id in paths.items() if path}
+
     def _ended_agent(self, record: AgentRecord, *, held: bool) -> _Shown:
         """The same agent as before while no more is known of it."""
         progress = self._progress(record.agent_id)
-        made_of = (record, progress, held)
+        dirty_files = self._left_files.get(record.agent_id, 0)
+        made_of = (record, progress, dirty_files, held)
         before = self._ended.get(record.agent_id)
         if before is not None and before[0] == made_of:
             return before
-        return made_of, replace(with_progress(record.as_agent(), progress), held=held)
+        agent = with_progress(record.as_agent(), progress)
+        return made_of, replace(agent, dirty_files=dirty_files, held=held)
 
     def _progress(self, agent_id: str) -> Progress:
         seen = self._observer.has_seen(agent_id)

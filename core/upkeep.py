@@ -8,7 +8,7 @@ All of it may fail or be cut off at any time: what is left undone is found again
 import random
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class Upkeep:
         self._merging: dict[int, Future[Closed]] = {}
         self._asked: set[int] = set()
         """Features whose merge a human waits for."""
-        self._dirty: tuple[str, Future[int]] | None = None
+        self._dirty: tuple[str, bool, Future[int]] | None = None
+        """Whose uncommitted files git counts, and whether it has ended."""
         self._merged_at = float("-inf")
         self._turn = 0
         self._base: Future[str] | None = None
@@ -72,6 +73,10 @@ class Upkeep:
         """Abbreviated; empty before the first look."""
         self.dirty_files: dict[str, int] = {}
         """Uncommitted files of each agent looked at so far."""
+        self.left_files: dict[str, int] = {}
+        """Uncommitted files that ended agents left, as far as they are counted."""
+        self._to_count: dict[str, Path] = {}
+        self._ended_next = False
         self.tidied = 0
         """Worktrees removed."""
 
@@ -252,10 +257,24 @@ class Upkeep:
         """Ask for base's commit and for one agent's uncommitted files; each agent in its turn."""
         if self._base is None:
             self._base = self._git.submit(self._repository.base_commit)
-        if self._dirty is None and running:
+        if self._dirty is not None or not (running or self._to_count):
+            return
+        self._ended_next = bool(self._to_count) and not (self._ended_next and running)
+        if self._ended_next:
+            agent_id = next(iter(self._to_count))
+            path = self._to_count.pop(agent_id)
+        else:
             self._turn += 1
             agent_id, path = running[self._turn % len(running)]
-            self._dirty = agent_id, self._git.submit(lambda: self._repository.dirty_files(path))
+        counting = self._git.submit(lambda: self._repository.dirty_files(path))
+        self._dirty = agent_id, self._ended_next, counting
+
+    def count_left(self, worktrees: Mapping[str, Path]) -> None:
+        """Count what these ended agents left uncommitted, once each; forget all other counts."""
+        self.left_files = {each: n for each, n in self.left_files.items() if each in worktrees}
+        self._to_count = {
+            each: path for each, path in worktrees.items() if each not in self.left_files
+        }
 
     def forget(self, agent_id: str) -> None:
         """An agent has ended: nobody asks for its files any more."""
@@ -271,11 +290,12 @@ class Upkeep:
             if self._base.exception() is None:
                 self.base_commit = self._base.result()[:7]
             self._base = None
-        if self._dirty is not None and self._dirty[1].done():
-            agent_id, count = self._dirty
+        if self._dirty is not None and self._dirty[2].done():
+            agent_id, ended, count = self._dirty
             # A worktree that is just being removed cannot be counted, and need not be.
-            if agent_id in live and count.exception() is None:
-                self.dirty_files[agent_id] = count.result()
+            if count.exception() is None and (ended or agent_id in live):
+                counts = self.left_files if ended else self.dirty_files
+                counts[agent_id] = count.result()
             self._dirty = None
         removed = []
         for agent_id, tidying in take_done(self._tidying):

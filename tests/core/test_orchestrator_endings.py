@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autocoder.core.commands import KillAgent, SpawnAgent
+from autocoder.core.commands import KillAgent, RecoverAgent, SpawnAgent
 from support.fleets import WAITS, Project, running
 from support.repositories import git
 from support.waiting import wait_until
@@ -41,6 +41,23 @@ def test_an_end_is_named_with_its_cause(
 
         assert run.feature(feature_id).attempts == 1
     assert re.search(reason, ended.reason)
+
+
+def test_what_an_agent_left_uncommitted_is_counted_until_another_goes_on_with_it(
+    project: Project,
+) -> None:
+    project.settings = replace(project.settings, tick_s=0.1)
+    (feature_id,) = project.add(
+        "import pathlib; left = pathlib.Path('left'); again = left.exists(); left.touch()\n"
+        f"if again: {WAITS}\n"
+        "raise SystemExit(1)"
+    )
+    with running(project) as run:
+        ended = run.agent_of(feature_id, "FAILED")
+        run.wait(lambda now: [each.dirty_files for each in now.agents] == [1])
+
+        run.submit(RecoverAgent(ended.agent_id))
+        run.wait(lambda now: [each.dirty_files for each in now.agents] == [1, 0])
 
 
 def test_an_agent_without_output_for_too_long_is_stopped(project: Project) -> None:
