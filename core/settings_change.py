@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from autocoder.core.models import PortRange
 from autocoder.core.settings import Settings, documented
 
 
@@ -44,6 +45,8 @@ def shown_setting(settings: Settings, name: str) -> str:
 def shown_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(shown_value, value))
+    if isinstance(value, PortRange):
+        return f"[{value.start}, {value.end}]"  # as in the file, where the end is exclusive
     if isinstance(value, float):
         return f"{value:g}"
     if value is None or isinstance(value, bool):

@@ -156,7 +156,7 @@ def test_a_damaged_exit_file_is_no_fact_and_no_error(
 def test_settings_come_with_their_origin(project: Path, questions: Questions) -> None:
     known = {setting.name: setting for setting in questions.settings()}
     assert (known["parallel"].value, known["parallel"].origin) == ("7", "--parallel")
-    assert known["ports.api"].value == "5000-5099"
+    assert known["ports.api"].value == "[5000, 5100]"
     assert known["env.pass"].origin == "default"
 
 
