@@ -66,10 +66,10 @@ class Terminal:
         """Everything the process has written."""
         self._controller, terminal = pty.openpty()
         self._set_size(columns, rows)
-        # A size in the environment would override the terminal's own.
-        inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         kind = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        surroundings = inherited | kind | dict(env or {})
+        surroundings = os.environ | kind | dict(env or {})
+        # A size in the environment would override the terminal's own; xdist sets one.
+        surroundings = {k: v for k, v in surroundings.items() if k not in ("COLUMNS", "LINES")}
         try:
             self.process = subprocess.Popen(
                 [os.fspath(part) for part in argv],
