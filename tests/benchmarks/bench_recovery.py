@@ -93,6 +93,8 @@ def _restarted() -> Iterator[Figure]:
     ):
         project = Project(Path(name), ports, features=AGENTS, parallel=AGENTS, more=WORKS)
         env = {**os.environ, **marked.env, "AUTOCODER_BACKEND": "scripted"}
+        # As users have it; the projects of tests look more often.
+        env["AUTOCODER_TICK_S"] = "0.5"
         _headless(project, env)
         headless, idle = _headless(project, env)
         note = f"kill -9 with {AGENTS} live agents; from exec, imports included"

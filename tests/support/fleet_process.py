@@ -17,6 +17,7 @@ from support.fake_engine import RecordingEngine
 from support.snapshots import a_snapshot, an_agent
 
 BEATS = 4
+SHOWN = 16
 
 
 def an_agent_of_many(number: int, folder: Path) -> Agent:
@@ -39,7 +40,9 @@ def change_for_ever(engine: RecordingEngine, snapshot: Snapshot, changes: int) -
     for beat in count():
         pause.wait(1 / BEATS)
         for step in range(changes // BEATS):
-            at = (beat * changes // BEATS + step) % len(agents)
+            # Every second one is of those on the screen.
+            among = SHOWN if step % 2 else len(agents)
+            at = (beat * changes // BEATS + step) % min(among, len(agents))
             agents[at] = replace(agents[at], cpu_percent=float(beat % 90), last_line=f"beat {beat}")
         engine.publish(replace(snapshot, agents=tuple(agents)))
 
