@@ -134,9 +134,11 @@ class Observer:
     def _last_line(self, agent: Watched) -> str:
         size, line = self._lines.get(agent.agent_id, (-1, ""))
         try:
-            with agent.log.open("rb") as log:
-                now = os.fstat(log.fileno()).st_size
-                if now != size:
+            # Asked for every agent at every look, most of them silent: opening costs more.
+            now = agent.log.stat().st_size
+            if now != size:
+                with agent.log.open("rb") as log:
+                    now = os.fstat(log.fileno()).st_size
                     log.seek(max(now - LAST_LINE_BYTES, 0))
                     line = last_line(log.read(LAST_LINE_BYTES))
         except OSError:

@@ -222,10 +222,11 @@ class Snapshots:
     def _live_agent(self, live: LiveAgent, seen: Observation) -> Agent:
         """The same agent as before while nothing about it has changed."""
         record = live.record
-        step = {
-            Stage.PREPARING: "git worktree add",
-            Stage.CLOSING: self._verifier.step(live.agent_id) or "its end is settled",
-        }.get(live.stage, "")
+        step = ""
+        if live.stage is Stage.PREPARING:
+            step = "git worktree add"
+        elif live.stage is Stage.CLOSING:
+            step = self._verifier.step(live.agent_id) or "its end is settled"
         last_ping = None if live.last_beat is None else live.last_beat // SHOWN_BEAT_S
         dirty_files = self._upkeep.dirty_files.get(record.agent_id, 0)
         made_of = (

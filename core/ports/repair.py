@@ -70,7 +70,11 @@ class Repair:
         workers = {(worker.project, worker.agent_id): worker for worker in agents}
         kernel = self.host.kernel
         processes = kernel.processes()
-        for worker in live_workers(kernel, processes):
+        known = {(worker.pid, worker.pid_start) for worker in workers.values()}
+        others = {
+            pid: process for pid, process in processes.items() if (pid, process.start) not in known
+        }
+        for worker in live_workers(kernel, others):
             if worker.project in projects:
                 workers.setdefault((worker.project, worker.agent_id), worker)
         return compare(
