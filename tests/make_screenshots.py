@@ -20,19 +20,20 @@ from autocoder.core.models import AgentState, Listener, Snapshot
 from autocoder.core.settings import load_settings
 from autocoder.tui.app import Departure, Panel
 from autocoder.tui.render_agents import problems
+from autocoder.tui.screens.main import MainScreen
 
 FOLDER = Path(__file__).resolve().parent.parent / "screenshots"
 WIDE, PHONE = (140, 40), (60, 32)
 PICTURES: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     "problems": (WIDE, ("exclamation_mark",)),
     "recover": ((120, 34), ("R",)),
-    "overview": (WIDE, ("g", "j")),
+    "overview": (WIDE, ()),
     "ports": ((130, 30), ("P",)),
     "wall": ((160, 44), ("v",)),
-    "kill": ((120, 34), ("g", "X")),
-    "phone": (PHONE, ("g",)),
+    "kill": ((120, 34), ("X",)),
+    "phone": (PHONE, ()),
 }
-"""Size and keys of each."""
+"""Size and keys of each, the cursor first being on an agent that serves."""
 
 
 def busy(snapshot: Snapshot | None) -> bool:
@@ -94,11 +95,19 @@ async def take_one(panel: Panel, pilot: Pilot[Departure], name: str) -> None:
     wanted = WORTH.get(name, busy)
     if not await until(pilot, lambda: wanted(panel.snapshot), 60):
         sys.exit(f"the demo had nothing to show for {name} within a minute")
+    go_to_one_that_serves(panel)
     await pilot.press(*PICTURES[name][1])
     await pilot.pause(0.7)
     (FOLDER / f"{name}.svg").write_text(picture(panel), "utf-8")
     sys.stderr.write(f"screenshots/{name}.svg\n")
     await pilot.press("escape")
+
+
+def go_to_one_that_serves(panel: Panel) -> None:
+    screen, agents = panel.screen, panel.snapshot.agents if panel.snapshot else ()
+    serving = (agent.agent_id for agent in agents if agent.api_listener is Listener.OWN)
+    if isinstance(screen, MainScreen) and (found := next(serving, None)):
+        screen.grid.go_to(found)
 
 
 def any_live(snapshot: Snapshot | None) -> bool:
