@@ -20,11 +20,13 @@ def log_title(agent: Agent | None, width: int) -> Line:
     name: Line = ((f" {sanitise(agent.agent_id)}", Tone.STRONG),)
     feature: Line = ((sanitise(agent.feature), Tone.PLAIN),)
     branch: Line = ((sanitise(agent.branch), Tone.DIM),) if agent.branch else ()
-    urls = [
-        ((f"{role.value} ", Tone.DIM), (f"http://localhost:{port}", Tone.ACCENT))
+    ports = [
+        ((f"{role.value} ", Tone.DIM), port)
         for role, port in ((Role.API, agent.api_port), (Role.WEB, agent.web_port))
         if port is not None
     ]
+    urls = [(role, (f"http://localhost:{port}", Tone.ACCENT)) for role, port in ports]
+    hosts = [(role, (f"localhost:{port}", Tone.ACCENT)) for role, port in ports]
     backend: Line = ((sanitise(f"{agent.backend} {agent.model}".strip()), Tone.DIM),)
     doing = progress(agent)
     if not agent.live and agent.reason:
@@ -46,6 +48,8 @@ def log_title(agent: Agent | None, width: int) -> Line:
         (name, feature, *urls, *doing),
         (name, *urls, *doing),
         (name, *urls, *doing[-2:]),
+        (name, *urls),
+        (name, *hosts),
     )
     room = width - width_of(line) - len(BETWEEN)
     if feature[0] in line or room < LEAST_FEATURE:

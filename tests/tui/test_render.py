@@ -132,6 +132,12 @@ def test_no_field_of_an_agent_carries_an_attack_into_the_grid(name: str) -> None
     assert not [char for char in said if ord(char) < 32 or 0x7F <= ord(char) < 0xA0]
 
 
+def test_the_log_title_of_a_phone_sized_screen_names_both_ports() -> None:
+    line = plain(render.log_title(an_agent(1), 60))
+    assert len(line) <= 60
+    assert line.endswith("api localhost:5000   web localhost:5173")
+
+
 def test_the_log_title_tells_how_far_an_agent_is_and_what_it_has_used() -> None:
     agent = an_agent(
         1, model="opus", iteration=7, last_tool="Bash", tokens=9_130, cost_usd=0.214, retrying="529"
