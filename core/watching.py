@@ -9,6 +9,7 @@ from autocoder.core.live_agents import Stage
 from autocoder.core.models import Listener, PoolStatus, PortRange, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.observer import Observation, Observer, Watched
+from autocoder.core.ports import REMEDIES, Kind
 from autocoder.core.store import ProjectStore
 from autocoder.core.upkeep import Upkeep
 
@@ -69,7 +70,7 @@ class Watching:
                 live.seen_tree = seen.tree
             live.served |= Listener.OWN in (seen.api_listener, seen.web_listener)
             if seen.rogue:
-                said = f"{seen.rogue}; kill it, or recover it to start anew on its own pair"
+                said = seen.rogue + REMEDIES[Kind.ROGUE_BIND]
                 self._notices.stand(Severity.WARNING, live.agent_id, said)
         took = time.monotonic() - now
         self._look_after = now + min(max(SHORTEST_LOOK_S, took / LOOK_SHARE), LONGEST_LOOK_S)

@@ -25,6 +25,13 @@ class Kind(StrEnum):
     """A live agent uses ports that the ledger does not record as its."""
 
 
+REMEDIES = {
+    Kind.ROGUE_BIND: "; kill it, or recover it to start anew on its own pair",
+    Kind.FOREIGN_LISTENER: "; end that process, or recover the agent to give it another pair",
+}
+"""What a human can do about it, to follow what a finding says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it should be."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from autocoder.core.models import Holder, LeaseState, Role, Severity
 from autocoder.core.ports import transitions
-from autocoder.core.ports.findings import Finding, Kind, Scene, compare
+from autocoder.core.ports.findings import REMEDIES, Finding, Kind, Scene, compare
 from autocoder.core.ports.host import Host
 from autocoder.core.ports.ledger import EPOCH, Connection, Ledger, as_lease
 from autocoder.core.ports.pools import HELD, Pools
@@ -22,10 +22,6 @@ SIGHTING_S = 1.0
 """Two sightings lie at least this far apart."""
 SIGHTINGS = {Kind.ROGUE_BIND: 1, Kind.FOREIGN_LISTENER: 2}
 """After how many sightings a finding is acted on, where not three: naming harms nobody."""
-REMEDIES = {
-    Kind.ROGUE_BIND: "; kill it, or recover it to start anew on its own pair",
-    Kind.FOREIGN_LISTENER: "; end that process, or recover the agent to give it another pair",
-}
 AGAIN = 60
 """What stays is acted on again after this many more."""
 
