@@ -11,11 +11,13 @@ from textual.screen import ModalScreen, Screen
 from textual.types import IgnoreReturnCallbackType
 
 from autocoder.core.logs import sanitise
+from autocoder.core.models import Feature, FeatureStatus
 from autocoder.tui import keys
 from autocoder.tui.screens.confirm import key_of
 from autocoder.tui.screens.main import MainScreen
 
 Entry = tuple[str, str, IgnoreReturnCallbackType]
+MOST_FEATURES = 500
 
 
 class PanelCommands(Provider):
@@ -54,9 +56,15 @@ class PanelCommands(Provider):
     def _features(self) -> Iterator[Entry]:
         if not isinstance(self.screen, MainScreen) or self.screen.snapshot is None:
             return
-        for feature in self.screen.snapshot.backlog:
+        # A list of ten thousand hits would take seconds at each letter.
+        open_first = sorted(self.screen.snapshot.backlog, key=_is_done)
+        for feature in open_first[:MOST_FEATURES]:
             run = partial(self.screen.go_to_feature, feature.id)
             yield f"Go to feature {feature.id}", sanitise(feature.name), run
+
+
+def _is_done(feature: Feature) -> bool:
+    return feature.status is FeatureStatus.DONE
 
 
 def _explained(screen: Screen[Any]) -> Iterator[Binding]:
