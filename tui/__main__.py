@@ -297,7 +297,8 @@ def _kept(error: BaseException, log: Path) -> str:
 
 
 def _for_the_user_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    # Agents run as the same user: no link of theirs is followed, and no pipe waited for.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _complain(error: AutocoderError) -> None:

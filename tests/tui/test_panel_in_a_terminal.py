@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from autocoder.tui.__main__ import _kept
 from support import panel_process
 from support.attacks import ATTACKS, FORBIDDEN
 from support.hostile import LAST_WORDS
@@ -224,6 +225,14 @@ def test_a_mistake_of_the_panels_own_is_one_sentence_too_and_a_log_says_where(
     assert "Traceback" not in after
     assert "Traceback" in log.read_text()
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_where_a_panel_broke_is_written_through_no_link(tmp_path: Path) -> None:
+    theirs, log = tmp_path / "theirs", tmp_path / "panel.log"
+    theirs.write_text("untouched")
+    log.symlink_to(theirs)
+    assert _kept(ZeroDivisionError("a bug"), log) == "`--debug`"
+    assert theirs.read_text() == "untouched"
 
 
 def test_no_colour_means_no_colour(tmp_path: Path) -> None:
