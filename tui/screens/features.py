@@ -20,7 +20,6 @@ from autocoder.tui import keys, render_features
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.palette import Tone
 from autocoder.tui.screens.confirm import ConfirmScreen, key_of, merge_question
-from autocoder.tui.screens.fleet import WORD_S
 from autocoder.tui.screens.sheet import SheetScreen
 from autocoder.tui.spans import counted
 from autocoder.tui.widgets.key_bar import KeyBar
@@ -119,9 +118,7 @@ class FeaturesScreen(Screen[None]):
         self._want(lambda number: EnableFeature(number, on))
 
     def _say(self, text: str) -> None:
-        line = self.query_one(NoticeLine)
-        line.word = ((f" · {text}", Tone.PLAIN),)
-        self.set_timer(WORD_S, lambda: setattr(line, "word", ()))
+        self.query_one(NoticeLine).say(text)
 
     def action_raise(self) -> None:
         self._move(-1)

@@ -11,6 +11,7 @@ from autocoder.core.models import Agent, Snapshot
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.pool_history import PoolHistory
 from autocoder.tui.screens.confirm import key_of
+from autocoder.tui.widgets.notice_line import WORD_S
 
 CHANGING = frozenset(
     {
@@ -19,8 +20,6 @@ CHANGING = frozenset(
     }
 )
 """Actions that a read-only panel does not have."""
-
-WORD_S = 5.0
 
 
 class FleetScreen(Screen[None]):

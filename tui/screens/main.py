@@ -21,14 +21,13 @@ from autocoder.tui import keys, render, render_agents
 from autocoder.tui.palette import Tone
 from autocoder.tui.query import Query, parse
 from autocoder.tui.screens.beside import Beside
-from autocoder.tui.screens.fleet import WORD_S
 from autocoder.tui.screens.looking import Looking
 from autocoder.tui.screens.wishes import Wishes
 from autocoder.tui.spans import Line, width_of
 from autocoder.tui.widgets.header import Header
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.log_pane import LogPane
-from autocoder.tui.widgets.notice_line import NoticeLine
+from autocoder.tui.widgets.notice_line import WORD_S, NoticeLine
 from autocoder.tui.widgets.painted import TextLines
 from autocoder.tui.widgets.rule import Rule
 from autocoder.tui.widgets.table import Table
@@ -147,14 +146,7 @@ class MainScreen(Wishes, Looking, Beside):
         return self.grid.cursor_row
 
     def say(self, text: str, *, seconds: float = WORD_S) -> None:
-        line = self.query_one(NoticeLine)
-        line.word = ((f" · {text}", Tone.PLAIN),)
-
-        def fall_silent(said: Line = line.word) -> None:
-            if line.word == said:
-                line.word = ()
-
-        self.set_timer(seconds, fall_silent)
+        self.query_one(NoticeLine).say(text, seconds)
 
     def _show_log(self) -> None:
         self.log_pane.agent = self.selected

@@ -19,7 +19,6 @@ from autocoder.tui.messages import (
     QuestionRefused,
     WorktreesAnswered,
 )
-from autocoder.tui.palette import Tone
 from autocoder.tui.render_answers import error_page
 from autocoder.tui.screens.confirm import ConfirmScreen, Question, key_of
 from autocoder.tui.spans import counted
@@ -75,7 +74,7 @@ class WorktreesScreen(Screen[None]):
         line = self.query_one(NoticeLine)
         notices = snapshot.notices if snapshot else ()
         if notices[-1:] != self._notices[-1:]:
-            line.word = ()  # what the engine says now matters more
+            line.say("")  # what the engine says now matters more
         self._notices = notices
         line.snapshot = snapshot
         agents = snapshot.agents if snapshot else ()
@@ -117,7 +116,7 @@ class WorktreesScreen(Screen[None]):
         self.query_one("#title", TextLines).lines = (line,)
 
     def _say(self, text: str) -> None:
-        self.query_one(NoticeLine).word = ((f" · {text}", Tone.PLAIN),) if text else ()
+        self.query_one(NoticeLine).say(text, seconds=None)
 
     def action_mark(self) -> None:
         worktree = self.table.cursor_row

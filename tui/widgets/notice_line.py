@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from textual import events
 from textual.reactive import var
+from textual.timer import Timer
 
 from autocoder.core.models import Notice, Severity, Snapshot
 from autocoder.tui import render
@@ -11,6 +12,8 @@ from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line, spread, width_of
 from autocoder.tui.widgets.painted import TextLines
 
+WORD_S = 5.0
+"""How long a word of the panel's own stays."""
 INFO_S = 60.0
 """How long news that needs nothing from the user stays on the line."""
 
@@ -27,6 +30,7 @@ class NoticeLine(TextLines):
         super().__init__()
         self._clock = clock
         self._only_new = only_new
+        self._silence: Timer | None = None
 
     def on_mount(self) -> None:
         self.set_interval(1.0, self.tell)
@@ -44,6 +48,21 @@ class NoticeLine(TextLines):
 
     def watch_word(self) -> None:
         self.tell()
+
+    def say(self, text: str, seconds: float | None = WORD_S) -> None:
+        """A word of the panel's own, for so long or until another; an empty one takes it away."""
+        if self._silence is not None:
+            self._silence.stop()
+            self._silence = None
+        said: Line = ((f" · {text}", Tone.PLAIN),) if text else ()
+        self.word = said
+
+        def fall_silent() -> None:
+            if self.word == said:
+                self.word = ()
+
+        if said and seconds is not None:
+            self._silence = self.set_timer(seconds, fall_silent)
 
     def tell(self) -> None:
         """Say again what is true now."""
