@@ -195,10 +195,14 @@ class Feature:
     """Its agent was stopped by a human: nobody starts on it until a human asks for it."""
 
     @property
+    def mergeable(self) -> bool:
+        """Whether it has a finished branch that base has not."""
+        return self.status is FeatureStatus.DONE and self.review_status != "VERIFIED"
+
+    @property
     def awaits_merge(self) -> bool:
-        """Whether it is done on a branch that is still to go into base."""
-        decided = self.review_status in ("VERIFIED", "NOT_CHOSEN")
-        return self.status is FeatureStatus.DONE and not decided
+        """Whether it has one that is still to go into base."""
+        return self.mergeable and self.review_status != "NOT_CHOSEN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from autocoder.core.endings import closed_verdict, told_next
 from autocoder.core.errors import AutocoderError, RefusedError
 from autocoder.core.git_threads import GitThreads, take_done
 from autocoder.core.launcher import run_folder
-from autocoder.core.models import Feature, FeatureStatus, Severity
+from autocoder.core.models import Feature, Severity
 from autocoder.core.notices import Notices
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, Failed, ProjectStore
@@ -190,7 +190,7 @@ class Upkeep:
         Raises:
             RefusedError: the feature has no branch that is ready to merge.
         """
-        if feature.status is not FeatureStatus.DONE or feature.review_status == "VERIFIED":
+        if not feature.mergeable:
             raise RefusedError(f"feature {feature.id} has no branch that is ready to merge")
         if asked:
             self._asked.add(feature.id)

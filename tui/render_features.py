@@ -107,11 +107,6 @@ NO_FEATURES: tuple[Line, ...] = (
 )
 
 
-def mergeable(feature: Feature) -> bool:
-    """Whether it has a finished branch that base has not."""
-    return feature.status is FeatureStatus.DONE and feature.review_status != "VERIFIED"
-
-
 def merge_lines(features: Sequence[Feature], base: str) -> tuple[Line, ...]:
     """What would be merged into what, and what that settles."""
     lines: list[Line] = []

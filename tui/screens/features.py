@@ -99,7 +99,7 @@ class FeaturesScreen(Screen[None]):
         self._want(RetryFeature)
 
     def action_merge(self) -> None:
-        features = [each for each in self.table.targets if render_features.mergeable(each)]
+        features = [each for each in self.table.targets if each.mergeable]
         key = key_of(self, "merge")
         if not features:
             self._say(f"{key} merges a finished branch; here is none to merge")

@@ -14,7 +14,6 @@ from autocoder.core.commands import (
 )
 from autocoder.tui import render
 from autocoder.tui.messages import QuitRequested, SettingsRequested
-from autocoder.tui.render_features import mergeable
 from autocoder.tui.screens.confirm import ConfirmScreen, Question, merge_question
 from autocoder.tui.screens.fleet import FleetScreen
 from autocoder.tui.spans import counted
@@ -107,7 +106,7 @@ class Wishes(FleetScreen):
         if self.snapshot is None:
             return
         ids = {agent.feature_id for agent in self.targets}
-        features = [each for each in self.snapshot.backlog if each.id in ids and mergeable(each)]
+        features = [each for each in self.snapshot.backlog if each.id in ids and each.mergeable]
         if not features:
             self.say(f"{self.key_of('merge')} merges a finished branch; here is none to merge")
             return
