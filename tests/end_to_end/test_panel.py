@@ -163,5 +163,6 @@ def test_inside_tmux_a_user_comes_back_to_the_same_panel_after_a_cut(
             assert terminal.wait_for_exit(60) == 0
     finally:
         subprocess.run([*tmux, "kill-server"], capture_output=True, check=False)
-    assert not list(processes_below(tmp_path))
+    # The server answers before it has ended.
+    wait_until(lambda: not list(processes_below(tmp_path)), what="all of it ends")
     assert not listening_ports() & set(ports)
