@@ -1,10 +1,13 @@
 """Time passing in the ledger: every port moves on as soon as the kernel lets it.
 
-What is done is decided from what was read before; a row that somebody changed
-meanwhile is left for the next look.
+A port is probed only inside the transaction that then decides about it. The probe binds
+the port for a moment: outside, somebody could be granted it in that moment and find it
+taken, or two probes each other. A row that somebody changed since it was found due is
+left for the next look.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from autocoder.core.errors import RefusedError
@@ -14,11 +17,13 @@ from autocoder.core.ports.host import Host, Listeners
 from autocoder.core.ports.ledger import Connection, LeaseRow, Ledger
 from autocoder.core.ports.pools import HELD, PoolName, Pools
 from autocoder.core.ports.saying import Saying, who
-from autocoder.core.ports.transitions import Use
+from autocoder.core.ports.transitions import Sight, Use
 from autocoder.core.probe import Liveness
 
 LOOK_S = 0.25
 """How often what only the kernel can tell is looked at: releasing ports, outside holders."""
+AT_ONCE = 100
+"""Leases moved on in one transaction; others wait for the ledger no longer than these take."""
 
 
 @dataclass(slots=True)
@@ -40,10 +45,14 @@ class Settling:
         if version == self._settled and self._settled_at <= now < self._look_again_at:
             return
         rows = self.ledger.read(self.ledger.unsettled)
-        changes = self._changes(rows, now)
-        grow = self.ledger.read(lambda reader: self.pools.nearly_used_up(self.ledger, reader))
-        if changes or grow:
-            self.ledger.write(lambda connection: self._apply(connection, changes, grow))
+        due = self._due(rows, now)
+        # The longest of the questions, and its answer only names who: asked with nothing locked.
+        listeners = self.host.kernel.listeners() if due else {}
+        for first in range(0, len(due), AT_ONCE):
+            some = due[first : first + AT_ONCE]
+            self.ledger.write(functools.partial(self._move_on, some, now, listeners))
+        if grow := self.ledger.read(lambda reader: self.pools.nearly_used_up(self.ledger, reader)):
+            self.ledger.write(lambda connection: self._grow(connection, grow))
         self._look_again_at = now + self._next_look(rows, now)
         # The version from before: what was written since is looked at next time.
         self._settled, self._settled_at = version, now
@@ -61,11 +70,10 @@ class Settling:
         now, listeners = self.now(), self.host.kernel.listeners()
         changes: dict[LeaseRow, transitions.Values] = {}
         if row is not None and row.state == LeaseState.QUARANTINED:
-            sight = self.host.look(port, row.address, listeners)
-            changes[row] = transitions.after_probe(row, sight, now)
+            changes[row] = transitions.after_probe(row, self._look(row, listeners), now)
         elif row is not None and row.state == LeaseState.RELEASING:
             changes = self._after_release(self._pair(connection, row), now, listeners)
-        self._apply(connection, changes, grow=())
+        self._apply(connection, changes)
         return self.ledger.row(connection, port)
 
     def take_back(self, connection: Connection, port: int) -> tuple[int, ...]:
@@ -116,26 +124,52 @@ class Settling:
             f"Stop it first: `autocoder agents stop {row.holder}`." if of else "End it first.",
         )
 
-    def _changes(self, rows: list[LeaseRow], now: float) -> dict[LeaseRow, transitions.Values]:
-        changes: dict[LeaseRow, transitions.Values] = {}
-        listeners = self.host.kernel.listeners() if rows else {}
+    def _due(self, rows: Sequence[LeaseRow], now: float) -> list[list[LeaseRow]]:
+        """The rows that may have to move on, those of one lease together."""
+        due: list[list[LeaseRow]] = []
+        held = []
         for row in rows:
-            due = row.due_at is not None and row.due_at <= now
+            over = row.due_at is not None and row.due_at <= now
             # A clock that was set back makes no rest longer than it was meant to be, and
             # no wait for a probe longer than any is; a lease it may only make longer.
             misdated = row.due_at is not None and row.due_at - now > transitions.PROBE_S[1]
             match LeaseState(row.state):
-                case LeaseState.COOLING if due or row.changed_at > now:
-                    sight = self.host.look(row.port, row.address, listeners)
-                    changes[row] = transitions.after_rest(sight, now)
-                case LeaseState.QUARANTINED if due or misdated:
-                    sight = self.host.look(row.port, row.address, listeners)
-                    changes[row] = transitions.after_probe(row, sight, now)
-                case LeaseState.LEASED if due or self.host.liveness(row) is Liveness.DEAD:
-                    changes[row] = transitions.releasing(now)
-        for pair in _by_lease(row for row in rows if row.state == LeaseState.RELEASING):
-            changes |= self._after_release(pair, now, listeners)
-        return changes
+                case LeaseState.COOLING if over or row.changed_at > now:
+                    due.append([row])
+                case LeaseState.QUARANTINED if over or misdated:
+                    due.append([row])
+                case LeaseState.LEASED if over or self.host.liveness(row) is Liveness.DEAD:
+                    held.append(row)
+                case LeaseState.RELEASING if self.host.holder_gone(row):
+                    held.append(row)
+        return [*due, *_by_lease(held)]
+
+    def _move_on(
+        self,
+        due: Iterable[list[LeaseRow]],
+        now: float,
+        listeners: Listeners,
+        connection: Connection,
+    ) -> None:
+        changes: dict[LeaseRow, transitions.Values] = {}
+        for rows in due:
+            if any(self.ledger.row(connection, row.port) != row for row in rows):
+                continue
+            match LeaseState(rows[0].state):
+                case LeaseState.RELEASING:
+                    changes |= self._after_release(rows, now, listeners)
+                case LeaseState.LEASED:
+                    changes |= dict.fromkeys(rows, transitions.releasing(now))
+                case LeaseState.COOLING:
+                    sight = self._look(rows[0], listeners)
+                    changes[rows[0]] = transitions.after_rest(sight, now)
+                case LeaseState.QUARANTINED:
+                    sight = self._look(rows[0], listeners)
+                    changes[rows[0]] = transitions.after_probe(rows[0], sight, now)
+        self._apply(connection, changes)
+
+    def _look(self, row: LeaseRow, listeners: Listeners | None) -> Sight:
+        return self.host.look(row.port, row.address, listeners)
 
     def _after_release(
         self,
@@ -147,16 +181,13 @@ class Settling:
         rows = list(rows)
         if not all(self.host.holder_gone(row) for row in rows):
             return {}
-        pair = {row: self.host.look(row.port, row.address, listeners) for row in rows}
+        pair = {row: self._look(row, listeners) for row in rows}
         if listeners is None and any(sight.use is Use.TAKEN for sight in pair.values()):
             return {}
         return transitions.after_release(pair, now=now, cooldown_s=self.cooldown_s)
 
     def _apply(
-        self,
-        connection: Connection,
-        changes: Mapping[LeaseRow, transitions.Values],
-        grow: Iterable[PoolName],
+        self, connection: Connection, changes: Mapping[LeaseRow, transitions.Values]
     ) -> None:
         for row, values in changes.items():
             if values:
@@ -165,6 +196,8 @@ class Settling:
                 done = self.ledger.remove(connection, row)
             if done:
                 self._say_change(row, values)
+
+    def _grow(self, connection: Connection, grow: Iterable[PoolName]) -> None:
         pools = self.pools.ranges(self.ledger, connection)
         for name in grow:
             try:
@@ -204,7 +237,7 @@ class Settling:
 
 def _by_lease(rows: Iterable[LeaseRow]) -> Iterator[list[LeaseRow]]:
     """Rows grouped by the grant they came from."""
-    groups: dict[tuple[str, str, int], list[LeaseRow]] = {}
+    groups: dict[tuple[str, str, int, str], list[LeaseRow]] = {}
     for row in rows:
-        groups.setdefault((row.project, row.holder, row.epoch), []).append(row)
+        groups.setdefault((row.project, row.holder, row.epoch, row.state), []).append(row)
     yield from groups.values()

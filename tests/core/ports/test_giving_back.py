@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -413,3 +414,40 @@ def test_a_lease_with_a_time_outlives_a_clock_set_back_to_before_it(
     clock.advance(-1000)
     allocator.settle()
     assert state_of(allocator, 5000) is LeaseState.LEASED
+
+
+def test_a_port_is_probed_only_while_nobody_else_can_be_granted_it(
+    make: Make, kernel: SimulatedKernel, clock: Clock, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocator = make(cooldown_s=5.0)
+    probed: list[int] = []
+
+    def is_free_now(port: int, address: str = "") -> bool:
+        with (
+            contextlib.closing(sqlite3.connect(folder / "ledger.db", timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+        probed.append(port)
+        return SimulatedKernel.is_free(kernel, port, address)
+
+    monkeypatch.setattr(kernel, "is_free", is_free_now)
+
+    def ports_probed_by(step: Callable[[], object]) -> set[int]:
+        probed.clear()
+        step()
+        return set(probed)
+
+    def time_passes() -> None:
+        clock.advance(20)
+        allocator.settle()
+
+    assert ports_probed_by(lambda: run_agent(allocator, kernel)) == {5000, 5173}
+    kernel.listening[5173] = 666
+    kernel.end(200)
+    assert ports_probed_by(lambda: allocator.release("a-1", "/project")) == {5000, 5173}
+    assert ports_probed_by(time_passes) == {5000, 5173}
+    assert state_of(allocator, 5173) is LeaseState.QUARANTINED
+    assert ports_probed_by(time_passes) == {5000, 5173}
+    assert state_of(allocator, 5000) is None
+    assert ports_probed_by(lambda: allocator.probe_port(5173)) == {5173}
