@@ -46,6 +46,7 @@ class AssistantThread:
         self._agent = agent
         self._conversation: Conversation | None = None
         self._asking: asyncio.Task[object] | None = None
+        self._stopping = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="assistant", daemon=True)
         self._thread.start()
@@ -70,8 +71,12 @@ class AssistantThread:
             asyncio.run_coroutine_threadsafe(self._conversation.interrupt(), self._loop)
 
     def stop(self) -> None:
-        """End the conversation's program and then the thread; does not wait for either."""
-        if self._thread.is_alive():
+        """End the conversation's program and then the thread; does not wait for either.
+
+        Once stopped, nothing more can be asked of it but to `join` it or to stop again.
+        """
+        if not self._stopping:
+            self._stopping = True
             asyncio.run_coroutine_threadsafe(self._close(), self._loop)
 
     def join(self) -> None:

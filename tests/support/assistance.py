@@ -46,3 +46,4 @@ class ScriptedAssistance:
 
     async def close(self) -> None:
         self.closed += 1
+        await asyncio.sleep(0)  # as a program that takes its time to end

@@ -1,9 +1,12 @@
 """Claims about the chat with the assistant."""
 
+import gc
+
 import pytest
 
 from autocoder.core.assistant import Said
 from autocoder.core.events import Finished, Outcome, Retry, Text, ToolEnd, ToolStart
+from autocoder.tui.assistant_thread import AssistantThread
 from autocoder.tui.render_assistant import By, Part, assistant_lines, take_in
 from autocoder.tui.screens.assistant import AssistantScreen
 from autocoder.tui.screens.main import MainScreen
@@ -12,6 +15,7 @@ from support.assistance import ScriptedAssistance
 from support.attacks import ATTACKS, FORBIDDEN
 from support.panel import driven
 from support.snapshots import NOW, a_snapshot, an_agent
+from support.waiting import wait_until
 
 ONE, TWO = an_agent(1), an_agent(2)
 FLEET = a_snapshot(ONE, TWO)
@@ -39,6 +43,20 @@ async def test_an_answer_comes_with_its_tools_the_agents_ports_and_the_cost() ->
         await run.press("escape")
         assert isinstance(run.panel.screen, MainScreen)
         await run.until(lambda: assistance.closed == 1)
+
+
+def test_a_thread_stopped_by_its_screen_and_by_the_panel_closes_its_conversation_once() -> None:
+    for _ in range(50):
+        assistance = ScriptedAssistance(*ANSWER)
+        thread = AssistantThread(assistance, ONE)
+        opened: list[object] = []
+        thread.open(opened.append)
+        wait_until(lambda: bool(opened))  # noqa: B023
+        thread.stop()
+        thread.stop()
+        thread.join()
+        assert assistance.closed == 1
+    gc.collect()  # a task that was never run would be told of here, and fail the test
 
 
 async def test_what_was_said_before_is_still_there() -> None:
