@@ -274,7 +274,7 @@ class Orchestrator:
         now = time.monotonic()
         if now - self._mended_at >= MEND_S:
             self._mended_at = now
-            report = self._allocator.repair(self._fleet.workers())
+            report = self._allocator.repair(self._fleet.workers(), told_to=self._project)
             for worker in report.stop:
                 if worker.project == self._project:
                     self._fleet.displace(worker, f"stopped: {report.why_stop(worker)}")

@@ -234,14 +234,17 @@ class PortAllocator:
         """
         return self._repair.check(agents)
 
-    def repair(self, agents: Iterable[LiveWorker] = ()) -> RepairReport:
+    def repair(
+        self, agents: Iterable[LiveWorker] = (), *, told_to: str | None = None
+    ) -> RepairReport:
         """Mend what `check` has found several times in a row, at least a second apart.
 
         Called every tick; nothing happens within a second of the last look. Ports of
         dead holders are given back, live agents get their lost leases back; of two
         agents with one port the newer is returned to be stopped, not stopped here.
+        `told_to` is the project whose human hears of it; None hears of every project.
         """
-        return self._repair.repair(agents)
+        return self._repair.repair(agents, told_to)
 
     # ------------------------------------------------------------------ growth
 

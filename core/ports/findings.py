@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
 
 from autocoder.core.models import Lease, LeaseState, PortRange
 from autocoder.core.ports.workers import LiveWorker
@@ -124,7 +125,8 @@ def _mismatches(scene: Scene) -> Iterable[Finding]:
             if lease is None:
                 detail = f"{worker.agent_id} uses port {port} without a lease"
             elif (lease.project, lease.holder) != (worker.project, worker.agent_id):
-                detail = f"{worker.agent_id} uses port {port}, which is leased to {lease.holder}"
+                holder = _named(lease, worker.project)
+                detail = f"{worker.agent_id} uses port {port}, which is leased to {holder}"
             elif scene.liveness.get(port) is Liveness.DEAD and lease.pid != worker.pid:
                 detail = f"the lease of {port} names pid {lease.pid}, which is dead"
             else:
@@ -144,7 +146,7 @@ def _listening(scene: Scene) -> Iterable[Finding]:
             if agent is not None and port in (agent.api_port, agent.web_port):
                 continue
             if agent is not None and (lease or any(port in span for span in scene.ranges)):
-                whose = f"{lease.holder}'s" if lease else "not its own"
+                whose = f"{_named(lease, agent.project)}'s" if lease else "not its own"
                 yield Finding(
                     Kind.ROGUE_BIND,
                     port,
@@ -162,6 +164,13 @@ def _listening(scene: Scene) -> Iterable[Finding]:
                     listening.pid,
                     f"{who} listens on {port}, which is leased to {lease.holder}",
                 )
+
+
+def _named(lease: Lease, project: str) -> str:
+    """The holder as a human of `project` tells it from an agent of theirs."""
+    if not lease.project or lease.project == project:
+        return lease.holder
+    return f"{lease.holder} of {PurePath(lease.project).name}"
 
 
 def _worker_above(

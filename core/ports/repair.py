@@ -89,7 +89,7 @@ class Repair:
             )
         )
 
-    def repair(self, agents: Iterable[LiveWorker]) -> RepairReport:
+    def repair(self, agents: Iterable[LiveWorker], told_to: str | None = None) -> RepairReport:
         if not self._sightings.due:
             return RepairReport((), ())
         agents = tuple(agents)
@@ -112,8 +112,10 @@ class Repair:
                     self._reclaim(finding)
                 case Kind.MISMATCH if worker is not None:
                     self._restore(worker)
-            said = finding.detail + REMEDIES.get(finding.kind, "")
-            self.saying.say(Severity.WARNING, finding.agent_id, said)
+            # Agents of two projects may have one name: each is told to its own human.
+            if told_to is None or finding.project in ("", told_to):
+                said = finding.detail + REMEDIES.get(finding.kind, "")
+                self.saying.say(Severity.WARNING, finding.agent_id, said)
         return RepairReport(findings, tuple(stop.values()))
 
     def _reclaim(self, finding: Finding) -> None:

@@ -9,6 +9,7 @@ from autocoder.core.ports import (
     PortAllocator,
     RepairReport,
 )
+from autocoder.core.ports.repair import AGAIN
 from support.kernel import Clock, SimulatedKernel
 
 PROJECT = "/project"
@@ -179,6 +180,31 @@ def test_an_agent_on_its_neighbours_port_is_named_at_the_first_look(
     )
     sight(allocator, clock, 1)
     assert any("a-2" in n.text and "which is a-1's" in n.text for n in allocator.settle())
+
+
+def test_of_another_projects_agents_nothing_is_said_as_if_they_were_ones_own(
+    allocator: PortAllocator, kernel: SimulatedKernel, clock: Clock
+) -> None:
+    spawn(allocator, kernel, 200, "a-1")
+    kernel.listening[5050] = 200
+    clock.advance(1)
+    allocator.repair(told_to="/another")
+    assert allocator.settle() == ()
+    clock.advance(60)
+    for _ in range(AGAIN):
+        clock.advance(1)
+        allocator.repair(told_to=PROJECT)
+    assert [notice.subject for notice in allocator.settle()] == ["a-1"]
+
+
+def test_an_agent_on_a_port_of_another_project_is_told_whose_it_is(
+    allocator: PortAllocator, kernel: SimulatedKernel
+) -> None:
+    pair = allocator.lease(Holder("a-2", "/work/shop", 100))
+    spawn(allocator, kernel, 200, "a-1")
+    kernel.listening[pair.api_port] = 200
+    details = {found.kind: found.detail for found in allocator.check()}
+    assert details[Kind.ROGUE_BIND].endswith("listens on 5000, which is a-2 of shop's")
 
 
 def test_an_agent_on_a_port_that_nobody_leased_is_named_too(
