@@ -231,7 +231,7 @@ def test_whatever_is_asked_for_while_a_database_is_locked_for_ever_no_tick_waits
         run.wait(lambda s: s.features.done == 5)
 
     assert locked_ticks >= 1
-    assert max(ticks) < BUSY_TIMEOUT_S + 1
+    assert max(ticks) < 2 * BUSY_TIMEOUT_S
     assert sum("extended by" in notice.text for notice in run.report().notices) == 4
     assert {feature.attempts for feature in run.snapshot.backlog} == {0}  # type: ignore[union-attr]
 

@@ -82,13 +82,12 @@ def test_only_one_of_many_calls_waits_for_a_ledger_that_stays_locked(
 ) -> None:
     path, threads = folder / "ledger.db", threading.active_count()
     with reserved_ports(4) as ports:
-        allocator = open_ledger(path, ports[:2], ports[2:], patience_s=0.6)
+        allocator = open_ledger(path, ports[:2], ports[2:], patience_s=1.5)
         pair = allocator.lease(Holder("a-1", "/project"))
         with locked(path):
             took = [_refused_after(lambda: allocator.release("a-1", "/project")) for _ in range(9)]
             assert threading.active_count() <= threads + 1
-        assert 0.5 < took[0] < 2
-        assert max(took[1:]) < 0.3
+        assert max(took[1:]) < took[0] / 3
         assert allocator.lease(Holder("a-1", "/project")) == pair
         allocator.close()
     wait_until(lambda: threading.active_count() == threads)
