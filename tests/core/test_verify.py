@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
