@@ -325,7 +325,8 @@ _OVERSTRUCK = re.compile(r"[^\x08]\x08")
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
 _ODD = re.compile(
-    "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff]"
 )
 
 
@@ -399,6 +400,10 @@ def _append(pieces: list[tuple[str, Ink]], raw: str, ink: Ink, column: int) -> i
     return column + len(plain)
 
 
+_VARIANTS: Final = frozenset({*range(0xFE00, 0xFE10), *range(0x1F3FB, 0x1F400)})
+"""Presentations and skin tones of emoji: no two terminals give them the same cells."""
+
+
 class _Shown(dict[int, int | str | None]):
     """What each character becomes; filled on demand, for the basic plane only."""
 
@@ -409,8 +414,10 @@ class _Shown(dict[int, int | str | None]):
 
     def __missing__(self, point: int) -> int | str | None:
         match unicodedata.category(chr(point)):
-            case "Cc" | "Cf" | "Zl" | "Zp":
+            case _ if point in _VARIANTS:
                 shown: int | str | None = None
+            case "Cc" | "Cf" | "Zl" | "Zp":
+                shown = None
             case "Cs" | "Cn" | "Co":
                 shown = "\ufffd"
             case "Zs":

@@ -44,6 +44,13 @@ def test_no_text_at_all_leaves_a_control_character_behind(text: str) -> None:
         assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 
+def test_emoji_keep_no_variant_whose_width_terminals_do_not_agree_on() -> None:
+    assert sanitise("\u26a0\ufe0f two \U0001f44d\U0001f3fd 1\ufe0f\u20e3") == (
+        "\u26a0 two \U0001f44d 1\u20e3"
+    )
+    assert shows("\u26a0\ufe0f two".encode(), "\u26a0 two")
+
+
 @given(st.text(alphabet="ab\x1b[]0;17m\x9b\x07\\\r\x08\té\u0301"))
 def test_a_sanitised_text_needs_no_second_pass(text: str) -> None:
     assert sanitise(sanitise(text)) == sanitise(text)
