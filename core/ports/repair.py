@@ -23,7 +23,7 @@ SIGHTING_S = 1.0
 SIGHTINGS = {Kind.ROGUE_BIND: 1, Kind.FOREIGN_LISTENER: 2}
 """After how many sightings a finding is acted on, where not three: naming harms nobody."""
 AGAIN = 60
-"""What stays is acted on again after this many more."""
+"""What stays is acted on again after this many more, and not told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ class Repair:
                 case Kind.MISMATCH if worker is not None:
                     self._restore(worker)
             # Agents of two projects may have one name: each is told to its own human.
-            if told_to is None or finding.project in ("", told_to):
+            if self._sightings.is_new(finding) and (
+                told_to is None or finding.project in ("", told_to)
+            ):
                 said = finding.detail + REMEDIES.get(finding.kind, "")
                 self.saying.say(Severity.WARNING, finding.agent_id, said)
         return RepairReport(findings, tuple(stop.values()))
@@ -171,6 +173,10 @@ class Sightings:
             for finding, count in self._counts.items()
             if count % AGAIN == SIGHTINGS.get(finding.kind, 3)
         )
+
+    def is_new(self, finding: Finding) -> bool:
+        """Whether it is acted on for the first time since it has been there."""
+        return self._counts[finding] < AGAIN
 
 
 def retell(ledger: Ledger, connection: Connection, host: Host, saying: Saying, now: float) -> None:

@@ -190,10 +190,18 @@ def test_of_another_projects_agents_nothing_is_said_as_if_they_were_ones_own(
     clock.advance(1)
     allocator.repair(told_to="/another")
     assert allocator.settle() == ()
-    clock.advance(60)
-    for _ in range(AGAIN):
-        clock.advance(1)
-        allocator.repair(told_to=PROJECT)
+    kernel.listening[5051] = kernel.listening.pop(5050)
+    clock.advance(1)
+    allocator.repair(told_to=PROJECT)
+    assert [notice.subject for notice in allocator.settle()] == ["a-1"]
+
+
+def test_what_stays_wrong_is_told_once(
+    allocator: PortAllocator, kernel: SimulatedKernel, clock: Clock
+) -> None:
+    spawn(allocator, kernel, 200, "a-1")
+    kernel.listening[5050] = 200
+    sight(allocator, clock, AGAIN + 1)
     assert [notice.subject for notice in allocator.settle()] == ["a-1"]
 
 
