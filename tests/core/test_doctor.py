@@ -53,6 +53,8 @@ def test_who_listens_in_a_pool_is_named(project: Path, ports: range) -> None:
     environ = {
         "AUTOCODER_API_PORT_RANGE_START": str(ports[0]),
         "AUTOCODER_API_PORT_RANGE_END": str(ports[50]),
+        "AUTOCODER_WEB_PORT_RANGE_START": str(ports[50]),
+        "AUTOCODER_WEB_PORT_RANGE_END": str(ports[99]),
     }
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", ports[3]))
