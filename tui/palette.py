@@ -54,6 +54,7 @@ STATE_TONE: Final = {
     AgentState.KILLED: Tone.DIM,
 }
 WAITING, BLOCKED, PROBLEM, MARKED, CURSOR, NOTHING = "▪", "▣", "⚠", "◆", "▶", "–"
+MORE_ABOVE, MORE_BELOW, MORE_BOTH = "↑", "↓", "↕"
 HELD, HELD_WORD = "‖", "held"
 """Stopped by a human, and not gone on with before one asks for it."""
 GO_ON: Final = "r goes on with it"

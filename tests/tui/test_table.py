@@ -49,6 +49,28 @@ async def test_the_cursor_stays_with_its_row_when_rows_come_and_go_above_it() ->
         assert host.table.cursor_key == chosen
 
 
+async def test_what_comes_in_first_is_seen_where_the_first_rows_are() -> None:
+    host = Host()
+    async with host.run_test(size=(120, 12)) as pilot:
+        host.table.show(AGENTS[5:50])
+        await pilot.press("j", "j")
+        host.table.show(AGENTS[:50])
+        assert AGENTS[0].agent_id in host.table.render_line(1).text
+
+
+async def test_the_head_of_a_table_says_where_there_are_more_rows() -> None:
+    host = Host()
+    async with host.run_test(size=(120, 12)) as pilot:
+        host.table.show(AGENTS[:11])
+        assert host.table.render_line(0).text.startswith("   ")
+        host.table.show(AGENTS[:20])
+        assert host.table.render_line(0).text.startswith(" ↓ ")
+        await pilot.press("pagedown", "j")
+        assert host.table.render_line(0).text.startswith(" ↕ ")
+        await pilot.press("G")
+        assert host.table.render_line(0).text.startswith(" ↑ ")
+
+
 async def test_when_its_row_is_gone_the_cursor_stays_where_it_was() -> None:
     host = Host()
     async with host.run_test(size=(120, 12)) as pilot:

@@ -49,6 +49,12 @@ def help_lines(own_keys: Mapping[str, str], *, read_only: bool = False) -> tuple
     )
     for glyph, tone, words in palette.LISTENER.values():
         lines.append(((f"    {glyph}  ", tone), (f"beside a port: {words}", Tone.PLAIN)))
+    lines.append(
+        (
+            (f"    {palette.MORE_ABOVE} {palette.MORE_BELOW} {palette.MORE_BOTH}  ", Tone.ACCENT),
+            ("before a table's titles: more rows above, below, both", Tone.PLAIN),
+        )
+    )
     lines.append((("    ±2 ", Tone.WARN), ("uncommitted files in the worktree", Tone.PLAIN)))
     lines.append(
         (

@@ -16,7 +16,7 @@ from textual.reactive import var
 from textual.strip import Strip
 
 from autocoder.tui.columns import Column, Row, columns_for
-from autocoder.tui.palette import CURSOR, MARKED, Tone
+from autocoder.tui.palette import CURSOR, MARKED, MORE_ABOVE, MORE_BELOW, MORE_BOTH, Tone
 from autocoder.tui.spans import Line, fit, joined, plain, width_of
 from autocoder.tui.widgets.painted import Painted
 
@@ -122,8 +122,9 @@ class Table(Painted, Generic[Row], can_focus=True):
             before = self._chosen
         last = max(0, len(self._rows) - 1)
         moved = self._index.get(before) if before is not None else None
-        if moved is not None:
-            # The row stays at its place on the screen when others come or go above it.
+        if moved is not None and self._top:
+            # The row stays at its place on the screen when others come or go above it; but
+            # where the first rows are seen they go on being seen: the worst comes first.
             self._top += moved - self._cursor
         self._cursor = min(self._cursor, last) if moved is None else moved
         gone = self.marks - self._index.keys() - self._hidden
@@ -180,7 +181,7 @@ class Table(Painted, Generic[Row], can_focus=True):
                 fit(self._title(column), width, right=column.right)
                 for column, width in self._layout
             ]
-            return self._joined(((" " * GUTTER, Tone.PLAIN),), titles), ""
+            return self._joined(((f" {self._more} ", Tone.ACCENT),), titles), ""
         if not self._rows:
             return (self.empty[y - 1] if y <= len(self.empty) else ()), ""
         index = self._top + y - 1
@@ -195,6 +196,14 @@ class Table(Painted, Generic[Row], can_focus=True):
         ]
         style = "row--cursor" if here else "row--marked" if marked else ""
         return self._joined(gutter, cells), style
+
+    @property
+    def _more(self) -> str:
+        """Where there are rows that are not seen."""
+        above, below = self._top > 0, self._top + self._visible < len(self._rows)
+        if above and below:
+            return MORE_BOTH
+        return MORE_ABOVE if above else MORE_BELOW if below else " "
 
     def _title(self, column: Column[Row]) -> Line:
         if column.name != self._sorted_by:
