@@ -166,7 +166,7 @@ def verdict(
         case "idle_limit":
             return Verdict(
                 AgentState.FAILED,
-                f"stopped{after}: no output for limits.idle_minutes{_quoted(said)}",
+                f"stopped{after}: no output for longer than limits.idle_minutes{_quoted(said)}",
                 "idle limit",
             )
         case "not_started":
