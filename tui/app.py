@@ -202,7 +202,7 @@ class Panel(KeyOrder[Departure]):
         if self._preferences.attention is Attention.BELL:
             self.bell()
         elif self._preferences.attention is Attention.OSC9 and self._driver is not None:
-            self._driver.write(f"\x1b]9;{words}\x07")
+            self._driver.write(outside.notification_sequence(words, os.environ))
 
     def _read_preferences(self, path: Path) -> None:
         try:

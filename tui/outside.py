@@ -76,7 +76,25 @@ def clipboard_sequence(text: str, environ: Mapping[str, str]) -> str:
     """
     encoded = base64.b64encode(text.encode()).decode()
     plain = f"\x1b]52;c;{encoded}\x07"
-    return f"\x1bP{plain}\x1b\\" if environ.get("STY") else plain
+    return _through_screen(plain) if environ.get("STY") else plain
+
+
+def notification_sequence(text: str, environ: Mapping[str, str]) -> str:
+    """What makes the user's own terminal notify its user (OSC 9).
+
+    tmux, too, hands it on only inside a control string of its own, and that only where
+    `allow-passthrough` is on; else nothing is to be seen of it.
+    """
+    plain = f"\x1b]9;{text}\x07"
+    if environ.get("STY"):
+        return _through_screen(plain)
+    if environ.get("TMUX"):
+        return "\x1bPtmux;" + plain.replace("\x1b", "\x1b\x1b") + "\x1b\\"
+    return plain
+
+
+def _through_screen(sequence: str) -> str:
+    return f"\x1bP{sequence}\x1b\\"
 
 
 def copy_by_tmux(text: str) -> None:

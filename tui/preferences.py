@@ -33,7 +33,7 @@ class Attention(StrEnum):
     NEVER = "never"
     BELL = "bell"
     OSC9 = "osc9"
-    """A message on the desktop, where the terminal knows how."""
+    """A message on the desktop, where the terminal knows how; in tmux with `allow-passthrough`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Claims about copying: what `y` copies reaches the user's own terminal, whatever lies between."""
+"""Claims about what is for the user's own terminal: it gets there, whatever lies between."""
 
 import base64
 import os
@@ -27,8 +27,9 @@ def directly(_folder: Path, panel: list[str]) -> Iterator[Terminal]:
 
 
 @contextmanager
-def in_tmux(folder: Path, panel: list[str]) -> Iterator[Terminal]:
-    server = ["tmux", "-f", os.devnull, "-S", str(folder / "socket")]
+def in_tmux(folder: Path, panel: list[str], *settings: str) -> Iterator[Terminal]:
+    (folder / "tmux.conf").write_text("\n".join(settings))
+    server = ["tmux", "-f", str(folder / "tmux.conf"), "-S", str(folder / "socket")]
     try:
         with Terminal([*server, "new-session", *panel], env=PATHS) as terminal:
             yield terminal
@@ -67,3 +68,37 @@ def test_a_copied_url_reaches_the_users_own_terminal(
         terminal.wait_for("copied  http://localhost:5175")
         terminal.press("q")
         assert terminal.wait_for_exit() == 0
+
+
+CALL = """
+import os, sys
+from autocoder.tui.outside import notification_sequence
+sys.stdout.write(notification_sequence("a-1 needs you", os.environ))
+sys.stdout.flush()
+input("called")
+"""
+
+
+def in_passing_tmux(folder: Path, panel: list[str]) -> AbstractContextManager[Terminal]:
+    return in_tmux(folder, panel, "set -g allow-passthrough on")
+
+
+@pytest.mark.parametrize(
+    ("between", "program"), [(directly, ""), (in_passing_tmux, "tmux"), (in_screen, "screen")]
+)
+def test_a_call_reaches_the_users_own_terminal(
+    tmp_path: Path, between: Between, program: str
+) -> None:
+    if program and shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    with between(tmp_path, [sys.executable, "-c", CALL]) as terminal:
+        terminal.wait_for_bytes(b"\x1b]9;a-1 needs you\x07", 0)
+
+
+def test_of_a_call_that_tmux_does_not_hand_on_nothing_is_seen(tmp_path: Path) -> None:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    settings = "set -g allow-passthrough off"
+    with in_tmux(tmp_path, [sys.executable, "-c", CALL], settings) as terminal:
+        terminal.wait_for("called")
+        assert b"needs you" not in terminal.raw
