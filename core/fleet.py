@@ -267,6 +267,12 @@ class Fleet:
             if live.stage is Stage.RUNNING:
                 self._watch(live)
 
+    def read_beats(self) -> None:
+        """Look when each worker last reported; its first report is looked for by `watch`."""
+        for live in self:
+            if live.last_beat is not None and live.stage is Stage.RUNNING:
+                live.last_beat = self._launcher.heartbeat(live.agent_id)
+
     def advance(self, until: float) -> bool:
         """Let every agent take the step its state and its worker allow, the oldest first.
 
@@ -308,7 +314,8 @@ class Fleet:
         elif self._launcher.has_ended(worker):
             self._settlement.worker_ended(live)
         else:
-            live.last_beat = self._launcher.heartbeat(live.agent_id)
+            if live.last_beat is None:
+                live.last_beat = self._launcher.heartbeat(live.agent_id)
             before = live.record.state
             state = lifecycle.next_live_state(
                 before,

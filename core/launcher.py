@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from autocoder.core import agent_worker
 from autocoder.core.errors import RefusedError
-from autocoder.core.leftovers import Evidence, ProcessKey, end, open_pidfd
+from autocoder.core.leftovers import Evidence, ProcessKey, end, is_over, open_pidfd
 from autocoder.core.lifecycle import ExitFacts, parse_exit
 from autocoder.core.models import PortPair
 from autocoder.core.ports import live_workers
@@ -213,6 +213,8 @@ class LocalLauncher:
                 if pid == worker.pid:
                     worker.status = os.waitstatus_to_exitcode(status)
             return worker.status is not None
+        if worker.pidfd is not None:
+            return is_over(worker.pidfd)
         boot_id = self._kernel.identity.boot_id
         return self._kernel.liveness(worker.pid, worker.start, boot_id) is Liveness.DEAD
 

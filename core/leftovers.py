@@ -109,9 +109,7 @@ def end(process: Process, deadline: float) -> None:
     pidfd = open_pidfd(process.pid)
     agent_worker.send(process.pid, signal.SIGKILL, process.start)
     if pidfd is not None:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        poller.poll(max(deadline - time.monotonic(), 0) * 1000)
+        is_over(pidfd, within_s=max(deadline - time.monotonic(), 0))
         os.close(pidfd)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
@@ -146,6 +144,13 @@ def open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (OSError, AttributeError):
         return None
+
+
+def is_over(pidfd: int, within_s: float = 0.0) -> bool:
+    """Whether the process has ended, reaped or not."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(within_s * 1000))
 
 
 def _environment_of(pid: int) -> bytes:

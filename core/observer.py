@@ -1,8 +1,8 @@
 """What the kernel says about the live agents: one look at all of them together.
 
-One pass over the process table and one over the listening sockets serve every
-agent; nothing here costs a subprocess or grows with the length of a log. What an
-agent wrote itself, its log and its events, is sanitised and clipped here.
+One view of processes and listening sockets serves every agent; nothing here costs
+a subprocess or grows with the length of a log. What an agent wrote itself, its log and
+its events, is sanitised and clipped here.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from autocoder.core.events import Progress, ProgressReader
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Agent, Listener, Role
-from autocoder.core.probe import TICKS_PER_SECOND, Kernel, ListeningSocket, Process
+from autocoder.core.probe import TICKS_PER_SECOND, HostView, ListeningSocket, Process
 
 MIB = 1 << 20
 LAST_LINE_BYTES = 2048
@@ -58,8 +58,7 @@ class Observation:
 class Observer:
     """Remembers the previous look, which processor times are measured against."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self) -> None:
         self._looked_at = 0.0
         self._ticks: dict[tuple[int, int], int] = {}
         self._lines: dict[str, tuple[int, str]] = {}
@@ -68,17 +67,22 @@ class Observer:
         """As it was read, and as it is shown."""
 
     def look(
-        self, watched: Iterable[Watched], pool_ports: frozenset[int], monotonic: float
+        self,
+        watched: Iterable[Watched],
+        view: HostView,
+        pool_ports: frozenset[int],
+        monotonic: float,
     ) -> Mapping[str, Observation]:
-        """One observation per agent, by id."""
+        """One observation per agent, by id; the view was taken at `monotonic`."""
         agents = tuple(watched)
-        processes = self._kernel.processes()
         elapsed = monotonic - self._looked_at
         ticks: dict[tuple[int, int], int] = {}
         observations = {}
-        children = _children(processes)
-        trees = {agent.agent_id: _tree(processes, children, agent.worker_pid) for agent in agents}
-        sockets = _Sockets(self._kernel.listeners(), agents, trees, pool_ports)
+        children = _children(view.processes)
+        trees = {
+            agent.agent_id: _tree(view.processes, children, agent.worker_pid) for agent in agents
+        }
+        sockets = _Sockets(view.listeners, agents, trees, pool_ports)
         for agent in agents:
             tree = trees[agent.agent_id]
             for process in tree.values():

@@ -133,9 +133,10 @@ class Orchestrator:
             if settings.backlog
             else None
         )
-        observer = Observer(kernel)
+        observer = Observer()
         self._watching = Watching(
             self._fleet,
+            kernel=kernel,
             observer=observer,
             store=store,
             notices=self._notices,
@@ -238,6 +239,7 @@ class Orchestrator:
             self._wake()
         self._mend_ledger()
         self._watching.write_beats()
+        self._watching.visit_worktrees()
         self._finished = self._is_finished()
         self._notices.keep()
         self._snapshots.read()
@@ -246,7 +248,10 @@ class Orchestrator:
         """What is true now; touches no database."""
         self._watching.look(self._snapshots.pools)
         return self._snapshots.take(
-            self._watching.observations, paused=self._filling.paused, finished=self._finished
+            self._watching.observations,
+            self._watching.listeners,
+            paused=self._filling.paused,
+            finished=self._finished,
         )
 
     def _wait(self) -> None:
@@ -274,7 +279,8 @@ class Orchestrator:
         now = time.monotonic()
         if now - self._mended_at >= MEND_S:
             self._mended_at = now
-            report = self._allocator.repair(self._fleet.workers(), told_to=self._project)
+            workers, view = self._fleet.workers(), self._watching.view()
+            report = self._allocator.repair(workers, view=view, told_to=self._project)
             for worker in report.stop:
                 if worker.project == self._project:
                     self._fleet.displace(worker, f"stopped: {report.why_stop(worker)}")

@@ -19,7 +19,7 @@ from autocoder.core.lifecycle import receipt
 from autocoder.core.models import Agent, AgentState, Listener, WorktreeStatus
 from autocoder.core.observer import Observation, Observer, Watched, with_progress
 from autocoder.core.ports import PortAllocator
-from autocoder.core.probe import Kernel, Liveness, local_kernel
+from autocoder.core.probe import HostView, Kernel, Liveness, local_kernel
 from autocoder.core.project_lock import ProjectLock
 from autocoder.core.settings import Settings, database_path, ledger_path
 from autocoder.core.store import AgentRecord, ProjectStore, Requeued
@@ -60,7 +60,7 @@ def agents(project_dir: Path, settings: Settings) -> tuple[Agent, ...]:
         )
         for record in live
     ]
-    seen = Observer(kernel).look(watched, frozenset(), time.monotonic())
+    seen = Observer().look(watched, HostView.of(kernel), frozenset(), time.monotonic())
     return tuple(
         _live_agent(record, pids[record.agent_id], seen[record.agent_id]) for record in live
     ) + tuple(record.as_agent() for record in ended)

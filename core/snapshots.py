@@ -1,5 +1,6 @@
 """What is true after a tick, put together for the front ends, and what a run did."""
 
+import operator
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from autocoder.core.models import (
 from autocoder.core.notices import Notices
 from autocoder.core.observer import Observation, Observer, with_progress
 from autocoder.core.past_progress import PastProgress
-from autocoder.core.ports import PortAllocator
+from autocoder.core.ports import Listeners, PortAllocator, with_listeners
 from autocoder.core.recovery import recovery_plan
 from autocoder.core.settings import Settings
 from autocoder.core.store import AgentRecord, ProjectStore
@@ -34,9 +35,6 @@ from autocoder.core.worktrees import Repository
 ENDED_SHOWN = 500
 OPEN_STATUSES = frozenset({FeatureStatus.PENDING, FeatureStatus.IN_PROGRESS})
 """Of features that an agent works on or may yet; after months, few among those that are done."""
-SHOWN_BEAT_S = 2.0
-"""Heartbeats are shown to this accuracy, so that a silent fleet is an equal snapshot."""
-
 
 UNSEEN = Observation()
 _Shown = tuple[tuple[object, ...], Agent]
@@ -77,7 +75,9 @@ class Snapshots:
         self._now = now
         self._started = time.monotonic()
         self.pools: tuple[PoolStatus, ...] = ()
+        self._recorded: tuple[Lease, ...] = ()
         self._leases: tuple[Lease, ...] = ()
+        self._leases_of: tuple[object, ...] = (None, None)
         self._found: tuple[Feature, ...] | None = None
         self._held_back: frozenset[int] = frozenset()
         self._features: tuple[Feature, ...] = ()
@@ -97,12 +97,17 @@ class Snapshots:
             DatabaseError: what was known before still is.
         """
         self.pools = self._allocator.status().pools
-        self._leases = self._allocator.leases()
+        self._recorded = self._allocator.recorded()
         self._read_features()
         self._read_history()
 
     def take(
-        self, observations: Mapping[str, Observation], *, paused: bool, finished: bool
+        self,
+        observations: Mapping[str, Observation],
+        listeners: Listeners,
+        *,
+        paused: bool,
+        finished: bool,
     ) -> Snapshot:
         """What was read last, and the live agents as they are; touches no database."""
         live = tuple(
@@ -110,6 +115,7 @@ class Snapshots:
             for agent in self._fleet
         )
         self._shown = {agent.agent_id: self._shown[agent.agent_id] for agent in live}
+        self._name_listeners(listeners)
         return Snapshot(
             taken_at=self._now(),
             project=self._project_dir.name,
@@ -137,7 +143,7 @@ class Snapshots:
             under_way=self._fleet.to_recover,
             history=self._history,
             features=self._open,
-            leases=self._leases,
+            leases=self._recorded,
             own_pid=os.getpid(),
         )
 
@@ -162,6 +168,12 @@ class Snapshots:
             notices=self._notices.all(),
             seconds=time.monotonic() - self._started,
         )
+
+    def _name_listeners(self, listeners: Listeners) -> None:
+        """The same leases as before while neither the ledger nor who listens was asked anew."""
+        made_of = self._recorded, listeners
+        if not all(map(operator.is_, made_of, self._leases_of)):
+            self._leases, self._leases_of = with_listeners(*made_of), made_of
 
     def _read_features(self) -> None:
         found, held_back = self._store.features(), frozenset(self._fleet.held_back)
@@ -227,11 +239,10 @@ class Snapshots:
             step = "git worktree add"
         elif live.stage is Stage.CLOSING:
             step = self._verifier.step(live.agent_id) or "its end is settled"
-        last_ping = None if live.last_beat is None else live.last_beat // SHOWN_BEAT_S
         dirty_files = self._upkeep.dirty_files.get(record.agent_id, 0)
         made_of = (
             *(record, live.feature, live.stage, live.problem, seen),
-            *(live.worker and live.worker.pid, step, last_ping, dirty_files),
+            *(live.worker and live.worker.pid, step, live.last_beat, dirty_files),
         )
         before = self._shown.get(record.agent_id)
         if before is not None and before[0] == made_of:
@@ -255,7 +266,7 @@ class Snapshots:
             processes=seen.processes,
             dirty_files=dirty_files,
             started_at=record.started_at,
-            last_ping=None if last_ping is None else last_ping * SHOWN_BEAT_S,
+            last_ping=live.last_beat,
             last_line=step or seen.last_line,
             log_path=record.log_path,
             model=live.feature.model,

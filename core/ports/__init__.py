@@ -2,6 +2,7 @@
 
 from autocoder.core.ports.allocator import PortAllocator
 from autocoder.core.ports.findings import REMEDIES, Finding, Kind
+from autocoder.core.ports.host import Listeners, with_listeners
 from autocoder.core.ports.repair import RepairReport
 from autocoder.core.ports.rules import BROWSER_BLOCKED, PortRules, host_rules
 from autocoder.core.ports.workers import LiveWorker, live_workers
@@ -11,10 +12,12 @@ __all__ = [
     "REMEDIES",
     "Finding",
     "Kind",
+    "Listeners",
     "LiveWorker",
     "PortAllocator",
     "PortRules",
     "RepairReport",
     "host_rules",
     "live_workers",
+    "with_listeners",
 ]

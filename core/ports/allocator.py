@@ -27,7 +27,7 @@ from autocoder.core.models import (
 )
 from autocoder.core.ports.findings import Finding
 from autocoder.core.ports.granting import Granting, refuse_stale
-from autocoder.core.ports.host import Host, with_listener
+from autocoder.core.ports.host import Host, with_listener, with_listeners
 from autocoder.core.ports.ledger import CONSECUTIVE, FAILURES, Connection, Ledger, as_lease
 from autocoder.core.ports.pools import PoolName, Pools
 from autocoder.core.ports.repair import Repair, RepairReport, retell
@@ -35,7 +35,7 @@ from autocoder.core.ports.rules import PortRules, host_rules
 from autocoder.core.ports.saying import Saying
 from autocoder.core.ports.settling import Settling
 from autocoder.core.ports.workers import LiveWorker
-from autocoder.core.probe import Kernel, Liveness
+from autocoder.core.probe import HostView, Kernel, Liveness
 from autocoder.core.settings import PortSettings
 
 MAX_TTL_S = 366 * 86_400.0
@@ -235,16 +235,21 @@ class PortAllocator:
         return self._repair.check(agents)
 
     def repair(
-        self, agents: Iterable[LiveWorker] = (), *, told_to: str | None = None
+        self,
+        agents: Iterable[LiveWorker] = (),
+        *,
+        view: HostView | None = None,
+        told_to: str | None = None,
     ) -> RepairReport:
         """Mend what `check` has found several times in a row, at least a second apart.
 
         Called every tick; nothing happens within a second of the last look. Ports of
         dead holders are given back, live agents get their lost leases back; of two
         agents with one port the newer is returned to be stopped, not stopped here.
+        `view` is the host as the caller has just seen it; without, the kernel is asked.
         `told_to` is the project whose human hears of it; None hears of every project.
         """
-        return self._repair.repair(agents, told_to)
+        return self._repair.repair(agents, view, told_to)
 
     # ------------------------------------------------------------------ growth
 
@@ -287,9 +292,12 @@ class PortAllocator:
 
     def leases(self) -> tuple[Lease, ...]:
         """Every row of the host by port, with who listens there now."""
-        leases = self._current().leases
-        listeners = self._host.kernel.listeners() if leases else {}
-        return tuple(with_listener(lease, listeners) for lease in leases)
+        leases = self.recorded()
+        return with_listeners(leases, self._host.kernel.listeners() if leases else {})
+
+    def recorded(self) -> tuple[Lease, ...]:
+        """Every row of the host by port, as written; the same tuple while nobody writes."""
+        return self._current().leases
 
     def get_status(self) -> dict[str, object]:
         """The counts as scripts read them."""

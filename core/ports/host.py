@@ -1,7 +1,7 @@
 """The kernel's word on ports and holders, in the terms of the ledger's rows."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -99,3 +99,8 @@ def with_listener(lease: Lease, listeners: Listeners) -> Lease:
     if found is None:
         return replace(lease, listener_pid=None, listener="") if lease.listener else lease
     return replace(lease, listener_pid=found.pid, listener=found.command)
+
+
+def with_listeners(leases: Iterable[Lease], listeners: Listeners) -> tuple[Lease, ...]:
+    """The leases with who listens on their ports now."""
+    return tuple(with_listener(lease, listeners) for lease in leases)

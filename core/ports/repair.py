@@ -15,8 +15,8 @@ from autocoder.core.ports.host import Host
 from autocoder.core.ports.ledger import EPOCH, Connection, Ledger, as_lease
 from autocoder.core.ports.pools import HELD, Pools
 from autocoder.core.ports.saying import Saying
-from autocoder.core.ports.workers import LiveWorker, live_workers
-from autocoder.core.probe import Liveness
+from autocoder.core.ports.workers import LiveWorker, WorkerSearch, live_workers
+from autocoder.core.probe import HostView, Liveness
 
 SIGHTING_S = 1.0
 """Two sightings lie at least this far apart."""
@@ -55,22 +55,27 @@ class Repair:
     saying: Saying
     now: Callable[[], float]
     _sightings: "Sightings" = field(init=False)
+    _search: WorkerSearch = field(init=False)
 
     def __post_init__(self) -> None:
         self._sightings = Sightings(self.now)
+        self._search = WorkerSearch(self.host.kernel)
 
-    def check(self, agents: Iterable[LiveWorker]) -> tuple[Finding, ...]:
+    def check(
+        self, agents: Iterable[LiveWorker], view: HostView | None = None
+    ) -> tuple[Finding, ...]:
         rows = self.ledger.read(self.ledger.all_rows)
         pools = self.ledger.read(lambda reader: self.pools.ranges(self.ledger, reader))
         projects = {row.project for row in rows if row.project}
         workers = {(worker.project, worker.agent_id): worker for worker in agents}
-        kernel = self.host.kernel
-        processes = kernel.processes()
+        view = view or HostView.of(self.host.kernel)
         known = {(worker.pid, worker.pid_start) for worker in workers.values()}
         others = {
-            pid: process for pid, process in processes.items() if (pid, process.start) not in known
+            pid: process
+            for pid, process in view.processes.items()
+            if (pid, process.start) not in known
         }
-        for worker in live_workers(kernel, others):
+        for worker in self._search.among(others):
             if worker.project in projects:
                 workers.setdefault((worker.project, worker.agent_id), worker)
         return compare(
@@ -78,10 +83,10 @@ class Repair:
                 leases=[as_lease(row) for row in rows],
                 workers=sorted(workers.values(), key=lambda w: (w.pid_start, w.pid)),
                 ranges=[span for spans in pools.values() for span in spans],
-                listeners=kernel.listeners(),
-                processes=processes,
+                listeners=view.listeners,
+                processes=view.processes,
                 liveness={
-                    row.port: self.host.liveness(row, processes)
+                    row.port: self.host.liveness(row, view.processes)
                     for row in rows
                     if row.state in HELD
                 },
@@ -89,11 +94,16 @@ class Repair:
             )
         )
 
-    def repair(self, agents: Iterable[LiveWorker], told_to: str | None = None) -> RepairReport:
+    def repair(
+        self,
+        agents: Iterable[LiveWorker],
+        view: HostView | None = None,
+        told_to: str | None = None,
+    ) -> RepairReport:
         if not self._sightings.due:
             return RepairReport((), ())
         agents = tuple(agents)
-        findings = self.check(agents)
+        findings = self.check(agents, view)
         stop: dict[tuple[str, str], LiveWorker] = {}
         due = self._sightings.add(findings)
         workers = live_workers(self.host.kernel) if due else ()

@@ -35,14 +35,32 @@ def live_workers(
     Only session leaders count: an agent that starts a program with a worker's
     arguments does not speak for one that way.
     """
-    table = kernel.processes() if processes is None else processes
-    found = [
-        worker
-        for process in table.values()
-        if process.session in (process.pid, 0) and process.state not in "ZX"
-        if (worker := _parse(kernel.command_line(process.pid), process))
-    ]
-    return tuple(sorted(found, key=lambda worker: (worker.pid_start, worker.pid)))
+    return WorkerSearch(kernel).among(kernel.processes() if processes is None else processes)
+
+
+class WorkerSearch:
+    """Finds the workers of the host again and again; arguments that cannot have changed since
+    are not read again."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._read: dict[int, tuple[Process, LiveWorker | None]] = {}
+        """What the arguments of each leader of a POSIX session say, by pid."""
+
+    def among(self, processes: Mapping[int, Process]) -> tuple[LiveWorker, ...]:
+        """As `live_workers`, of a process table just read."""
+        read = {}
+        for pid, process in processes.items():
+            if process.session not in (pid, 0) or process.state in "ZX":
+                continue
+            before = self._read.get(pid)
+            if before is not None and before[0] is process:
+                read[pid] = before
+            else:
+                read[pid] = process, _parse(self._kernel.command_line(pid), process)
+        self._read = read
+        found = (worker for _, worker in read.values() if worker)
+        return tuple(sorted(found, key=lambda worker: (worker.pid_start, worker.pid)))
 
 
 def _parse(arguments: tuple[str, ...], process: Process) -> LiveWorker | None:

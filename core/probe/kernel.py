@@ -97,7 +97,18 @@ class Kernel(Protocol):
             RefusedError: there is none, or this process may open no further file.
         """
 
-    def processes(self) -> Mapping[int, Process]: ...
+    def processes(self) -> Mapping[int, Process]:
+        """Every process that is shown to us, by pid.
+
+        Where it is the same object as in the call before, the process has begun no other
+        program since: what is known of its arguments still holds.
+        """
+
+    def listening_sockets(self) -> frozenset[tuple[int, int]]:
+        """Port and inode of every listening TCP socket, or port and pid: cheaper than `listeners`.
+
+        It differs from an earlier answer when a socket has begun or ceased to listen since.
+        """
 
     def listeners(self) -> Mapping[int, tuple[ListeningSocket, ...]]:
         """Every listening TCP socket of the host, by port."""
@@ -113,6 +124,18 @@ class Kernel(Protocol):
 
     def environment(self, pid: int) -> Mapping[str, str]:
         """What the process was started with; empty when there is none or it is hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What the kernel said of the whole host at one moment."""
+
+    processes: Mapping[int, Process]
+    listeners: Mapping[int, tuple[ListeningSocket, ...]]
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> "HostView":
+        return cls(kernel.processes(), kernel.listeners())
 
 
 def descendants(processes: Mapping[int, Process], root_pid: int) -> set[int]:

@@ -49,6 +49,9 @@ class PortableKernel(BindProbe):
                 )
         return found
 
+    def listening_sockets(self) -> frozenset[tuple[int, int]]:
+        return frozenset((port, pid or 0) for pid, _, port in _listening())
+
     def listeners(self) -> Mapping[int, tuple[ListeningSocket, ...]]:
         found: dict[int, tuple[ListeningSocket, ...]] = {}
         for pid, address, port in _listening():

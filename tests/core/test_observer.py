@@ -35,7 +35,7 @@ from autocoder.core.observer import (
     Watched,
     with_progress,
 )
-from autocoder.core.probe import local_kernel
+from autocoder.core.probe import HostView, local_kernel
 
 LISTENS = """
 import socket, sys
@@ -74,8 +74,8 @@ def agent(folder: Path, number: int, pid: int | None, pair: tuple[int, int]) -> 
 def look(
     *agents: Watched, observer: Observer | None = None, pools: range = range(0)
 ) -> Mapping[str, Observation]:
-    observer = observer or Observer(local_kernel())
-    return observer.look(agents, frozenset(pools), time.monotonic())
+    view = HostView.of(local_kernel())
+    return (observer or Observer()).look(agents, view, frozenset(pools), time.monotonic())
 
 
 def write(watched: Watched, *events: Event) -> None:
@@ -133,7 +133,7 @@ def test_a_program_of_nobodys_is_foreign(tmp_path: Path, ports: range) -> None:
 
 def test_what_a_backend_says_of_itself_is_seen_as_it_grows(tmp_path: Path) -> None:
     watched = agent(tmp_path, 1, None, (1, 2))
-    observer = Observer(local_kernel())
+    observer = Observer()
     assert look(watched, observer=observer)["a-1"].progress == Progress()
     write(watched, Started("codex", "gpt", "c-1"), Iteration(1), ToolStart("1", "shell"))
     assert look(watched, observer=observer)["a-1"].progress.last_tool == "shell"
@@ -146,7 +146,7 @@ def test_what_a_backend_says_of_itself_is_seen_as_it_grows(tmp_path: Path) -> No
 
 def test_the_last_words_of_an_ended_agent_stay_known(tmp_path: Path) -> None:
     watched = agent(tmp_path, 1, None, (1, 2))
-    observer = Observer(local_kernel())
+    observer = Observer()
     look(watched, observer=observer)
     write(watched, Usage(7, 3, 0.1), Finished(Outcome.SUCCESS))
     look(observer=observer)
@@ -189,7 +189,7 @@ def test_a_look_reads_only_what_is_new_and_never_more_than_a_piece(tmp_path: Pat
     events = watched.log.parent / EVENTS_FILE
     line = b'{"event": "iteration", "number": 1}\n'
     events.write_bytes(line)
-    observer = Observer(local_kernel())
+    observer = Observer()
     assert look(watched, observer=observer)["a-1"].progress.iteration == 1
     # Of the same length in the same file: whoever reads it again sees another number.
     with events.open("r+b") as file:

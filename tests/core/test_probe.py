@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from autocoder.core.errors import RefusedError
-from autocoder.core.probe import Kernel, LinuxKernel, Liveness, descendants, linux, one_line
+from autocoder.core.probe import (
+    Kernel,
+    LinuxKernel,
+    Liveness,
+    Process,
+    descendants,
+    linux,
+    one_line,
+)
 from autocoder.core.probe.portable import PortableKernel
 from support.sockets import WAYS_TO_TAKE, bind, lan_address, leave_time_wait, listen, reserved_ports
 from support.waiting import wait_until
@@ -142,6 +150,27 @@ def test_a_listener_is_told_with_its_process_and_command(
     assert port not in kernel.listeners()
 
 
+def test_what_listens_differs_when_a_socket_begins_or_ceases_to(kernel: Kernel, port: int) -> None:
+    def here() -> set[tuple[int, int]]:
+        return {each for each in kernel.listening_sockets() if each[0] == port}
+
+    assert not here()
+    with listen(port):
+        first = here()
+        assert first
+        assert here() == first
+    assert not here()
+
+
+def test_another_socket_on_the_same_port_is_another(port: int) -> None:
+    kernel = LinuxKernel()
+    told = []
+    for _ in range(2):
+        with listen(port):
+            told.append({each for each in kernel.listening_sockets() if each[0] == port})
+    assert told[0] != told[1]
+
+
 def test_netlink_and_the_proc_table_tell_the_same(port: int) -> None:
     with listen(port, "127.0.0.2"), listen(port, "::1"):
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -227,6 +256,35 @@ def test_the_process_table_tells_parents_and_what_a_process_uses(kernel: Kernel)
         assert table[child.pid].start == kernel.start_ticks(child.pid)
         assert table[os.getpid()].rss_bytes > 1 << 20
         assert table[os.getpid()].cpu_ticks > 0
+
+
+def test_a_process_is_in_the_first_table_after_it_began_and_in_none_after_its_end() -> None:
+    kernel = LinuxKernel()
+    before = kernel.processes()
+    with program("") as child:
+        assert child.pid not in before
+        assert child.pid in kernel.processes()
+    assert child.pid not in kernel.processes()
+
+
+def test_a_sleeping_process_is_read_once_and_anew_when_it_runs_another_program() -> None:
+    kernel = LinuxKernel()
+    execs = "import os, sys; print(flush=True); input(); os.execv('/bin/cat', ['/bin/cat'])"
+    with program(execs) as child:
+        assert child.stdin is not None
+
+        def sleeping() -> Process | None:
+            process = kernel.processes()[child.pid]
+            return process if kernel.processes()[child.pid] is process else None
+
+        before = wait_until(sleeping)
+        assert before is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+        wait_until(lambda: kernel.command_line(child.pid) == ("/bin/cat",))
+        after = kernel.processes()[child.pid]
+        assert after is not before
+        assert (after.name, after.start) == ("cat", before.start)
 
 
 def test_a_process_name_with_brackets_and_spaces_is_read_whole() -> None:

@@ -38,6 +38,9 @@ class SimulatedKernel:
             for pid, start in self.alive.items()
         }
 
+    def listening_sockets(self) -> frozenset[tuple[int, int]]:
+        return frozenset(self.listening.items())
+
     def listeners(self) -> Mapping[int, tuple[ListeningSocket, ...]]:
         return {
             port: (ListeningSocket(port, "0.0.0.0", port, 0, pid, f"program {pid}"),)

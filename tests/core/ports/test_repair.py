@@ -10,6 +10,8 @@ from autocoder.core.ports import (
     RepairReport,
 )
 from autocoder.core.ports.repair import AGAIN
+from autocoder.core.ports.workers import WorkerSearch
+from autocoder.core.probe import HostView
 from support.kernel import Clock, SimulatedKernel
 
 PROJECT = "/project"
@@ -180,6 +182,33 @@ def test_an_agent_on_its_neighbours_port_is_named_at_the_first_look(
     )
     sight(allocator, clock, 1)
     assert any("a-2" in n.text and "which is a-1's" in n.text for n in allocator.settle())
+
+
+def test_a_check_compares_what_its_caller_has_seen(
+    allocator: PortAllocator, kernel: SimulatedKernel, clock: Clock
+) -> None:
+    spawn(allocator, kernel, 200, "a-1")
+    kernel.listening[5050] = 200
+    view = HostView.of(kernel)
+    kernel.listening.clear()
+    clock.advance(1)
+    assert [found.port for found in allocator.repair(view=view).findings] == [5050]
+    clock.advance(1)
+    assert not allocator.repair().findings
+
+
+def test_a_pid_that_another_process_has_got_is_asked_again_what_it_runs(
+    kernel: SimulatedKernel,
+) -> None:
+    search = WorkerSearch(kernel)
+    run_worker(kernel, 200, "a-1", 5000, 5173)
+    table = kernel.processes()
+    assert [worker.agent_id for worker in search.among(table)] == ["a-1"]
+    run_worker(kernel, 200, "a-2", 5001, 5174)
+    assert [worker.agent_id for worker in search.among(table)] == ["a-1"]
+    assert [worker.agent_id for worker in search.among(kernel.processes())] == ["a-2"]
+    kernel.end(200)
+    assert search.among(kernel.processes()) == ()
 
 
 def test_of_another_projects_agents_nothing_is_said_as_if_they_were_ones_own(
