@@ -28,6 +28,7 @@ from autocoder.core.store import FeatureDraft, NewAgent, ProjectStore, Requeued
 from autocoder.core.worktrees import open_repository
 from support.repositories import commit, make_repository, write
 from support.snapshots import a_snapshot
+from support.sockets import listen
 from support.waiting import wait_until
 
 
@@ -225,19 +226,18 @@ def test_the_worktree_of_a_crashed_agent_is_in_use_while_its_feature_waits(
     store.close()
 
 
-def test_a_wish_to_spawn_is_told_its_branch_and_the_lowest_free_pair(questions: Questions) -> None:
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        pools = tuple(
-            PoolStatus(role, (PortRange(start, start + 3),), 3, 3, 0, 0, 0, 3)
-            for role, start in ((Role.API, port), (Role.WEB, 5173))
-        )
-        snapshot = a_snapshot(pools=pools)
-        forecast = questions.forecast(SpawnAgent(task="Fix login\nit fails"), snapshot)
+def test_a_wish_to_spawn_is_told_its_branch_and_the_lowest_free_pair(
+    questions: Questions, ports: range
+) -> None:
+    pools = tuple(
+        PoolStatus(role, (PortRange(start, start + 3),), 3, 3, 0, 0, 0, 3)
+        for role, start in ((Role.API, ports[0]), (Role.WEB, ports[10]))
+    )
+    with listen(ports[0]):
+        wish = SpawnAgent(task="Fix login\nit fails")
+        forecast = questions.forecast(wish, a_snapshot(pools=pools))
     assert forecast.branch == "feat/1-fix-login"
-    assert forecast.pairs[0][0] > port
+    assert forecast.pairs == ((ports[1], ports[10]),)
     assert (forecast.backend, forecast.base, forecast.refusal) == ("scripted", "main", "")
 
 
