@@ -14,13 +14,21 @@ import json
 import os
 import re
 import select
-import signal
-import socket
 import stat
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+
+TYPE_CHECKING = False
+"""As in `typing`, which takes as long to import as all that is imported here."""
+if TYPE_CHECKING:
+    import signal
+    import socket
+else:
+    # What these two put around them, enumerations mostly, takes as long as Python's own start.
+    import _signal as signal
+    import _socket as socket
 
 DEFAULT_API_PORT, DEFAULT_WEB_PORT = 5000, 5173
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535
@@ -214,16 +222,17 @@ def is_free(port: int) -> bool:
             probe = socket.socket(family, socket.SOCK_STREAM)
         except OSError:
             continue
-        with probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                probe.bind((address, port))
-                probe.listen(1)
-            except OSError as error:
-                if error.errno != errno.EADDRNOTAVAIL:
-                    return False
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                return False
+        finally:
+            probe.close()
     return True
 
 
