@@ -128,6 +128,7 @@ class Panel(KeyOrder[Departure]):
         self._told = told
         self._read_only = read_only
         self._preferences = Preferences()
+        self._preferences_file = preferences
         self._bad_preferences = False
         self._calls: dict[str, float] = {}
         self._files = (*settings_files, *filter(None, [preferences]))
@@ -327,10 +328,15 @@ class Panel(KeyOrder[Departure]):
 
     def action_help(self) -> None:
         # With the first use, like every screen that is not needed to paint.
-        from autocoder.tui.screens.help import HANG, help_lines
+        from autocoder.tui.screens.help import HANG, NAMED_WIDTH, help_lines
         from autocoder.tui.screens.sheet import SheetScreen
 
-        lines = help_lines(self._main.own_keys, read_only=self._read_only)
+        lines = help_lines(
+            self._main.own_keys,
+            read_only=self._read_only,
+            named=self.size.width >= NAMED_WIDTH,
+            file=str(self._preferences_file or ""),
+        )
         self.push_screen(SheetScreen("help", lines, hang=HANG))
 
     def _fatal_error(self) -> None:

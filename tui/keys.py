@@ -76,7 +76,7 @@ CHOOSING: Final = (
     _key("filter", "slash", "filter", "filter", "Filter: state:crashed port:51 !text"),
     _key("problems", "exclamation_mark", "problems", "problems", "Show problems only"),
     _key("problems.next", "w", "next_problem", "next", "Go to the next problem", show=False),
-    _key("notices", "M", "notices", "notices", "Everything the engine has said", show=False),
+    _key("notices", "M", "notices", "notices", "Every notice so far, in full", show=False),
 )
 VIEWS: Final = (
     _key("log.focus", "enter,l", "focus_log", "log", "Go to the agent's log", display="⏎"),
@@ -257,12 +257,17 @@ SCREENS: Final = (
     (*WRITING, *READING),
 )
 """Keys that apply at the same time; between two of these a key may mean different things."""
+OWN: Final = frozenset(each.id for screen in SCREENS for each in screen if each.id)
+"""Names of the keys that a user may choose, in `panel.toml`."""
 
 
 def shown_key(binding: Binding) -> str:
-    """How the key is written on the screen and in the README."""
-    if binding.key_display:
-        return binding.key_display
+    """How the key is written where there is room for one."""
+    return binding.key_display or shown_keys(binding)
+
+
+def shown_keys(binding: Binding) -> str:
+    """Every key of the binding, as the help and the README write them."""
     names = {
         "pagedown": "PgDn",
         "pageup": "PgUp",
@@ -292,5 +297,5 @@ def as_markdown(groups: Iterable[tuple[str, Sequence[Binding]]] = GROUPS) -> str
     for title, bindings in groups:
         if bindings[0] not in MAIN:
             rows.append(f"| | **{title}** |")
-        rows += [f"| `{shown_key(binding)}` | {binding.tooltip} |" for binding in bindings]
+        rows += [f"| `{shown_keys(binding)}` | {binding.tooltip} |" for binding in bindings]
     return "\n".join(rows)

@@ -3,7 +3,7 @@
 theme = "night"             # night, day or terminal
 attention = "bell"          # never, bell or osc9: when an agent needs you, or finishes
 [keys]
-"agent.kill" = "ctrl+k"     # names as in the help; commas separate several keys
+"agent.kill" = "ctrl+k"     # names as in the help (`?`); commas separate several keys
 """
 
 import unicodedata

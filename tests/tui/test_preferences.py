@@ -124,7 +124,7 @@ def test_a_file_that_is_written_made_or_removed_is_noticed(file: Path) -> None:
 async def test_a_key_of_ones_own_works_confirms_and_is_in_the_help(file: Path) -> None:
     file.write_text('theme = "day"\n[keys]\n"agent.kill" = "K"\n')
     agent = an_agent(1)
-    async with driven(a_snapshot(agent), preferences=file) as run:
+    async with driven(a_snapshot(agent), preferences=file, size=(150, 180)) as run:
         await run.until(lambda: run.panel.theme == "day")
         await run.press("X")
         assert isinstance(run.panel.screen, MainScreen)
@@ -133,7 +133,10 @@ async def test_a_key_of_ones_own_works_confirms_and_is_in_the_help(file: Path) -
         await run.press("K")
         assert run.asked == [KillAgent(agent.agent_id)]
         await run.press("question_mark")
-        await run.until(lambda: re.search(r" K +Kill the agent", run.screen) is not None)
+        await run.until(
+            lambda: re.search(r" K +Kill the agent.* agent\.kill\n", run.screen) is not None
+        )
+        assert "panel.toml" in run.screen
 
 
 async def test_a_bad_file_leaves_the_keys_and_is_named_until_it_is_mended(file: Path) -> None:

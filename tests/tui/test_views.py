@@ -565,6 +565,7 @@ async def test_the_help_of_a_read_only_panel_has_only_what_it_can_do() -> None:
             "Retry:",
             "Remove the ticked",
             "Send what",
+            "▌  Agents",
         ):
             assert absent not in run.screen
         for there in ("Details:", "In the worktrees view", "Look at the disk again"):
