@@ -154,6 +154,8 @@ def empty_grid(snapshot: Snapshot, *, filtered: bool) -> tuple[Line, ...]:
 
 # -- words of the main screen
 
+READ_ONLY: Line = ((" read-only ", Tone.WARN),)
+
 
 def grid_word(
     query: Query, shown: int, total: int, *, problems: bool, marked: int, marked_hidden: int
@@ -223,7 +225,7 @@ def notices_page(notices: Sequence[Notice]) -> tuple[Line, ...]:
             (
                 (f"  {clock(notice.at)}  ", Tone.DIM),
                 (f"{glyph} ", tone),
-                (f"{sanitise(notice.subject):<10}  " if notice.subject else "", Tone.STRONG),
+                (f"{sanitise(notice.subject):<11} ", Tone.STRONG),
                 (sanitise(notice.text), Tone.PLAIN),
             )
         )

@@ -315,6 +315,29 @@ async def test_a_read_only_panel_changes_nothing() -> None:
         assert "spawn" not in run.screen
 
 
+async def test_a_read_only_panel_says_so_and_what_its_missing_keys_would_not_do() -> None:
+    async with driven(FLEET, read_only=True) as run:
+        assert " read-only " in run.screen.splitlines()[2]
+        await run.press("X")
+        await run.shows("this panel is read-only")
+        await run.press("enter", "slash", "X")
+        assert "read-only" not in run.screen.splitlines()[-2]
+
+
+async def test_while_a_filter_is_typed_the_footer_offers_no_letter() -> None:
+    async with driven(FLEET) as run:
+        await run.press("slash", "a")
+        await run.until(lambda: "/ filter" not in run.screen)
+
+
+@pytest.mark.parametrize("key", ["i", "d", "o", "x", "r", "m", "t", "y", "L", "dollar_sign", "E"])
+async def test_a_key_for_an_agent_says_so_where_there_is_none(key: str) -> None:
+    async with driven(an_empty_project()) as run:
+        await run.press(key)
+        assert isinstance(run.panel.screen, MainScreen)
+        assert run.screen.splitlines()[-2].strip()
+
+
 async def test_every_empty_grid_says_why_and_what_next() -> None:
     async with driven(an_empty_project()) as run:
         await run.shows("The backlog is empty")

@@ -27,6 +27,9 @@ class Beside(FleetScreen):
         self.say(f"copied  {text}" if text else otherwise)
 
     def action_urls(self) -> None:
+        if not self.targets:
+            self.say(f"{self.key_of('urls')} shows an agent's URLs; there is none")
+            return
         self.app.push_screen(SheetScreen("urls", render.urls_page(self.targets)))
 
     def action_shell(self) -> None:

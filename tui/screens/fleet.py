@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from textual import events
 from textual.reactive import var
 from textual.screen import Screen
 
 from autocoder.core.commands import Command
 from autocoder.core.models import Agent, Snapshot
+from autocoder.tui import keys
 from autocoder.tui.messages import CommandsRequested
 from autocoder.tui.pool_history import PoolHistory
 from autocoder.tui.screens.confirm import key_of
@@ -67,6 +69,13 @@ class FleetScreen(Screen[None]):
     def want(self, *commands: Command) -> None:
         if commands:
             self.post_message(CommandsRequested(*commands))
+
+    def on_key(self, event: events.Key) -> None:
+        if self._read_only and event.key not in self.active_bindings:
+            lacking = (each for each in keys.MAIN if each.action in CHANGING)
+            own = (self.own_keys.get(each.id or "", each.key) for each in lacking)
+            if any(event.key in each.split(",") for each in own):
+                self.say("this panel is read-only: it changes nothing")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         return not (self._read_only and action in CHANGING)

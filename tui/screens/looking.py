@@ -61,15 +61,17 @@ class Looking(FleetScreen):
 
     def action_details(self) -> None:
         agent, now = self.selected, self._clock()
-        if agent is not None:
-            self._ask(agent.agent_id, lambda ask: details_page(agent, ask.details(agent), now))
+        if agent is None:
+            self.say(f"{self.key_of('details')} shows all of an agent; there is none")
+            return
+        self._ask(agent.agent_id, lambda ask: details_page(agent, ask.details(agent), now))
 
     def action_diff(self) -> None:
         agent = self.selected
-        if agent is not None:
-            self._ask(
-                f"{agent.agent_id} against base", lambda ask: diff_page(ask.diff(agent), agent)
-            )
+        if agent is None:
+            self.say(f"{self.key_of('diff')} shows what an agent has changed; there is none")
+            return
+        self._ask(f"{agent.agent_id} against base", lambda ask: diff_page(ask.diff(agent), agent))
 
     def action_events(self) -> None:
         self._ask("events", lambda ask: events_page(ask.events(EVENTS_SHOWN)), hang=EVENTS_HANG)
@@ -89,4 +91,4 @@ class Looking(FleetScreen):
         notices = self.snapshot.notices
         self.query_one(NoticeLine).seen = max((notice.id for notice in notices), default=0)
         lines = render.notices_page(notices)
-        self.app.push_screen(SheetScreen("notices", lines))
+        self.app.push_screen(SheetScreen("notices", lines, hang=EVENTS_HANG))

@@ -77,6 +77,8 @@ class MainScreen(Wishes, Looking, Beside):
         return self.query_one("#log", LogPane)
 
     def on_mount(self) -> None:
+        if self._read_only:
+            self.query_one("#grid-rule", Rule).right = render.READ_ONLY
         self.query_one("#filter-input", Input).cursor_blink = False
         self.watch(self.grid, "cursor_key", self._show_log, init=False)
         self.grid.focus()

@@ -76,7 +76,7 @@ class Wishes(FleetScreen):
         targets = self.targets
         commands = tuple(RecoverAgent(agent.agent_id) for agent in targets)
         if not targets:
-            self.say("r recovers an agent; there is none")
+            self.say(f"{self.key_of('recover')} recovers an agent; there is none")
         elif not any(agent.live for agent in targets):
             self.want(*commands)
         else:
@@ -91,7 +91,8 @@ class Wishes(FleetScreen):
 
     def action_recover_all(self) -> None:
         if self.snapshot is None or not self.snapshot.recovery:
-            self.say("R recovers what nobody looks after; there is nothing")
+            key = self.key_of("recover_all")
+            self.say(f"{key} recovers what nobody looks after; there is nothing")
             return
         question = Question(
             title="Recover all of this?",

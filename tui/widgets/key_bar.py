@@ -1,7 +1,9 @@
 """The keys that apply now, from the bindings of whatever has the focus."""
 
 from textual import events
+from textual.binding import Binding
 from textual.screen import Screen
+from textual.widgets import Input
 
 from autocoder.tui.keys import FOOTER, shown_key
 from autocoder.tui.palette import Tone
@@ -31,6 +33,8 @@ class KeyBar(TextLines):
         # What has the focus first; a key of the user's own keeps the place of the one it is for.
         for active in sorted(found, key=lambda each: ORDER.get(each.binding.id or "", -1)):
             binding = active.binding
+            if self._is_typed(binding):
+                continue
             if binding.show and active.enabled and binding.action not in shown:
                 key = (shown_key(binding), Tone.ACCENT)
                 shown[binding.action] = (key, (f" {binding.description}", Tone.DIM))
@@ -45,3 +49,8 @@ class KeyBar(TextLines):
         for piece in last:
             line += [*piece, ("  ", Tone.PLAIN)]
         self.lines = (tuple(line),)
+
+    def _is_typed(self, binding: Binding) -> bool:
+        """Whether the key is a letter of what is being typed; Textual forgets the slash."""
+        key = shown_key(binding)
+        return isinstance(self.screen.focused, Input) and len(key) == 1 and key.isascii()
