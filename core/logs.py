@@ -10,12 +10,11 @@ import os
 import re
 import threading
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 SHOWN_LIMIT: Final = 4096
 """Longest part of one line that is kept for display, in bytes."""
@@ -37,6 +36,17 @@ def add_line(path: Path, text: str) -> None:
             log.write(sanitise(text).encode("utf-8", "replace") + b"\n")
 
 
+class Place(NamedTuple):
+    """A byte of a log, wherever rotation takes its file."""
+
+    inode: tuple[int, int]
+    """Device and number; `NO_FILE` once the file has been cut short since, or long gone."""
+    offset: int
+
+
+NO_FILE: Final = (0, 0)
+
+
 class LogTail:
     """The last lines of a file that grows, is rotated, truncated or removed while it is read.
 
@@ -50,7 +60,9 @@ class LogTail:
         self._max_lines = max_lines
         self._start = min(start, _BURST)
         self._fd = -1
-        self._inode = (0, 0)
+        self._inode = NO_FILE
+        self._files: list[tuple[int, tuple[int, int]]] = []
+        """From which line on which file was read."""
         self._offset = 0
         self._lines: list[bytes] = []
         self._offsets: list[int] = []
@@ -105,31 +117,14 @@ class LogTail:
                 kept = [*kept, self._partial]
         return [line.decode("utf-8", "replace") for line in kept]
 
-    def offset_of(self, number: int) -> int:
-        """Where in the file line `number` begins."""
+    def place_of(self, number: int) -> Place:
+        """Where line `number` begins; of one that was let go, where the first kept one does."""
         with self._lock:
+            number = max(number, self._first)
             index = number - self._first
-            return self._offsets[index] if index < len(self._offsets) else self._partial_offset
-
-    def number_at(self, offset: int) -> int:
-        """The kept line that holds byte `offset` of the file."""
-        with self._lock:
-            return self._first + max(0, bisect_right(self._offsets, offset) - 1)
-
-    def find(self, words: str | tuple[str, ...], start: int, step: int) -> int | None:
-        """Number of the nearest kept line from `start` on that contains `words`, in either case.
-
-        Of several `words` any will do.
-        `step` is 1 to look towards the end and -1 to look back; None where there is none.
-        """
-        wanted = [each.casefold() for each in ((words,) if isinstance(words, str) else words)]
-        with self._lock:
-            first, end = self._bounds()
-            kept = [*self._lines, self._partial] if self._partial else list(self._lines)
-        numbers = (
-            range(max(start, first), end) if step > 0 else range(min(start, end - 1), first - 1, -1)
-        )
-        return next((number for number in numbers if shows(kept[number - first], *wanted)), None)
+            offset = self._offsets[index] if index < len(self._offsets) else self._partial_offset
+            inodes = (inode for first, inode in reversed(self._files) if first <= number)
+            return Place(next(inodes, NO_FILE), offset)
 
     def _bounds(self) -> tuple[int, int]:
         return self._first, self._first + len(self._lines) + bool(self._partial)
@@ -142,6 +137,7 @@ class LogTail:
         status = os.fstat(self._fd)
         self._inode = (status.st_dev, status.st_ino)
         self._offset = max(0, status.st_size - self._start) if from_end else 0
+        self._files = [*self._files[-1:], (self._first + len(self._lines), self._inode)]
         self._begin_partial()
         return True
 
@@ -151,6 +147,7 @@ class LogTail:
         if size < self._offset:
             self._end_partial()
             self._offset = 0
+            self._files = [(self._first + len(self._lines), self._inode)]
             self._begin_partial()
             changed = True
         if size - self._offset > _BURST:
@@ -202,12 +199,9 @@ class LogTail:
         self._partial_cut = 0
 
     def _extend_partial(self, piece: bytes) -> None:
-        joined = self._partial + piece[: SHOWN_LIMIT * 2]
-        if len(joined) > SHOWN_LIMIT and b"\r" in joined[:-1]:
-            # A progress bar that has redrawn itself many times: its latest state counts.
-            joined = joined[joined.rindex(b"\r", 0, -1) + 1 :]
-        self._partial_cut += len(self._partial) + len(piece) - len(joined[:SHOWN_LIMIT])
-        self._partial = joined[:SHOWN_LIMIT]
+        shown = shown_part(self._partial + piece[: SHOWN_LIMIT * 2])
+        self._partial_cut += len(self._partial) + len(piece) - len(shown)
+        self._partial = shown
 
     def _end_partial(self) -> None:
         if self._partial:
@@ -215,11 +209,8 @@ class LogTail:
         self._partial, self._partial_cut = b"", 0
 
     def _add(self, line: bytes, offset: int, cut: int = 0) -> None:
-        if len(line) > SHOWN_LIMIT:
-            cut += len(line) - SHOWN_LIMIT
-            line = line[:SHOWN_LIMIT]
-        if cut:
-            line += f" … {cut} more bytes".encode()
+        if cut or len(line) > SHOWN_LIMIT:
+            line = clipped(line, len(line) + cut)
         self._lines.append(line)
         self._offsets.append(offset)
         self._kept_bytes += len(line)
@@ -239,51 +230,18 @@ class LogTail:
         self._first += count
 
 
-class LogTimes:
-    """When the parts of a log were written, from the worker's index beside it.
+def shown_part(line: bytes) -> bytes:
+    """What of a line is kept for display."""
+    if len(line) > SHOWN_LIMIT and (redrawn := line.rfind(b"\r", 0, -1)) >= 0:
+        # A progress bar that has redrawn itself many times: its latest state counts.
+        line = line[redrawn + 1 :]
+    return line[:SHOWN_LIMIT]
 
-    Each entry holds for what begins at its offset, up to the next one.
-    """
 
-    def __init__(self, log: Path) -> None:
-        self._path = log.with_name(log.name + ".times")
-        self._inode = 0
-        self._read = 0
-        self._offsets: list[int] = []
-        self._times: list[float] = []
-
-    def poll(self) -> None:
-        """Take in what was added; a rotated index is read anew. Without one nothing is known."""
-        try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._read:
-                    self._inode, self._read = status.st_ino, 0
-                    self._offsets, self._times = [], []
-                file.seek(self._read)
-                data = file.read()
-        except OSError:
-            return
-        complete = data[: data.rfind(b"\n") + 1]
-        self._read += len(complete)
-        for entry in complete.splitlines():
-            offset, _, moment = entry.partition(b" ")
-            try:
-                pair = int(offset), float(moment)
-            except ValueError:
-                continue
-            self._offsets.append(pair[0])
-            self._times.append(pair[1])
-
-    @property
-    def known(self) -> bool:
-        """Whether there is an index at all."""
-        return bool(self._offsets)
-
-    def at(self, offset: int) -> float | None:
-        """Seconds since the epoch when byte `offset` was written, as far as is known."""
-        index = bisect_right(self._offsets, offset) - 1
-        return self._times[index] if index >= 0 else None
+def clipped(line: bytes, length: int = 0) -> bytes:
+    """`shown_part` of a line of `length` bytes, or its own length, and how many are not shown."""
+    shown = shown_part(line)
+    return shown + f" … {max(length, len(line)) - len(shown)} more bytes".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,16 +286,42 @@ _ODD = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff]"
 )
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n")
+"""Of `_ODD` what is ASCII, but for what ends a line."""
 
 
 def shows(line: bytes, *wanted: str) -> bool:
     """Whether one of `wanted`, casefolded, can be read in a line of a log, whatever its colours."""
-    # A search sees ten thousand lines at once; most need no more than their colours taken out.
-    text = (_COLOUR.sub(b"", line) if b"\x1b" in line else line).decode("utf-8", "replace")
-    if _ODD.search(text) or ("\t" in text and any(" " in each for each in wanted)):
+    # Of the many lines that a search sees, most need no more than their colours taken out.
+    text = _uncoloured(line).rstrip(b"\r").decode("utf-8", "replace")
+    if _ODD.search(text) or _tabs_matter(text, wanted):
         text = sanitise(line.decode("utf-8", "replace"))
     folded = text.casefold()
     return any(each in folded for each in wanted)
+
+
+def may_show(lines: bytes, *wanted: str) -> bool:
+    """False only where `shows` is false of each of the lines; much faster than asking that."""
+    plain = _uncoloured(lines)
+    if b"\r" in plain:
+        plain = plain.replace(b"\r\n", b"\n")
+    text = plain.decode("utf-8", "replace")
+    if text.isascii():
+        odd = len(plain.translate(None, _CONTROLS)) < len(plain)
+    else:
+        odd = bool(_ODD.search("".join(set(text) - {"\n"})))
+    if odd or _tabs_matter(text, wanted):
+        return True
+    folded = text.casefold()
+    return any(each in folded for each in wanted)
+
+
+def _uncoloured(line: bytes) -> bytes:
+    return _COLOUR.sub(b"", line) if b"\x1b" in line else line
+
+
+def _tabs_matter(text: str, wanted: tuple[str, ...]) -> bool:
+    return "\t" in text and any(" " in each for each in wanted)
 
 
 def sanitise(text: str) -> str:

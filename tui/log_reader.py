@@ -1,4 +1,4 @@
-"""A thread that follows the logs on show, so that no disk ever holds up a key.
+"""A thread that reads the logs on show, so that no disk ever holds up a key.
 
 It only polls what a widget shows now, and says so often as a frame is long
 that something moved; the lines themselves are fetched when they are painted.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from autocoder.core.log_window import LogWindow
 from autocoder.core.logs import LogTail
 
 FRAME_S = 0.05
@@ -25,6 +26,7 @@ class LogReader:
         self._frame_s = frame_s
         self._max_lines = max_lines
         self._tails: Mapping[Path, LogTail] = MappingProxyType({})
+        self._window: LogWindow | None = None
         self._wake = threading.Event()
         self._ending = False
         self._thread: threading.Thread | None = None
@@ -41,6 +43,11 @@ class LogReader:
             self._thread.start()
         return self._tails
 
+    def read(self, window: LogWindow | None) -> None:
+        """Read what this window wants, from now on and at once, and what no other one does."""
+        self._window = window
+        self._wake.set()
+
     def stop(self) -> None:
         """Returns when the thread has ended and every descriptor is closed."""
         self._ending = True
@@ -56,6 +63,12 @@ class LogReader:
                 opened.pop(path).close()
             opened |= tails
             moved = [tail.poll() for tail in tails.values()]
+            window = self._window
+            if window is not None and window.poll():
+                moved.append(True)
+                # It may want more than the one block that is read at a time.
+                self._wake.set()
+            del window
             if any(moved):
                 self._moved()
             self._wake.wait(self._frame_s if tails else None)

@@ -282,12 +282,12 @@ def test_of_a_flood_between_two_polls_the_end_is_taken(log: Path) -> None:
     assert len(lines) < 20_000
 
 
-def test_a_line_is_found_again_by_its_place_in_the_file(log: Path) -> None:
-    log.write_text("zero\none\ntwo\n")
+def test_each_line_knows_its_place_in_the_file(log: Path) -> None:
+    log.write_text("zero\none\ntwo\nthr")
     tail = LogTail(log)
     everything(tail)
-    assert [tail.offset_of(number) for number in range(3)] == [0, 5, 9]
-    assert [tail.number_at(offset) for offset in (0, 4, 5, 12)] == [0, 0, 1, 2]
+    assert [tail.place_of(number).offset for number in range(4)] == [0, 5, 9, 13]
+    assert {tail.place_of(number).inode[1] for number in range(4)} == {log.stat().st_ino}
     tail.close()
 
 

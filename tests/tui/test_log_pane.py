@@ -32,21 +32,52 @@ async def test_a_log_is_followed_through_truncation_rotation_and_removal(tmp_pat
             assert line in run.screen
 
 
-async def test_of_two_gigabytes_the_end_is_shown_and_what_is_not_searched_is_said(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "log"
-    agent = an_agent_with(log, "error: long ago\n")
+GIGABYTE = 1024**3
+
+
+def a_huge_log(log: Path, **lines: str) -> Agent:
+    """Two gigabytes, hardly any of which take room on the disk: lines are far apart."""
+    agent = an_agent_with(log, "the very first\nerror: long ago\nand what came of it\n")
     with log.open("r+b") as file:
-        file.seek(2 * 1024**3)
-        file.write(b"\n" + b"x" * 10 * 1024**2 + b" end of it\nbad \xff\x00\x9b2J bytes\nlast\n")
-    async with driven(a_snapshot(agent)) as run:
-        await run.shows("last")
-        assert "bad \N{REPLACEMENT CHARACTER}" in run.screen
+        for at in range(GIGABYTE, 2 * GIGABYTE + 1, GIGABYTE):
+            file.seek(at)
+            file.write(b"\n" + b"x" * 10 * 1024**2 + b" cut\nafter %d GB\n" % (at // GIGABYTE))
+    return agent
+
+
+async def test_the_top_of_a_two_gigabyte_log_is_one_key_away(tmp_path: Path) -> None:
+    async with driven(a_snapshot(a_huge_log(tmp_path / "log"))) as run:
+        await run.shows("after 2 GB")
+        await run.press("enter", "g")
+        await run.shows("the very first")
+        await run.press("G")
+        await run.shows("follow ●")
+        assert "after 2 GB" in run.screen
+        await run.press("k")
+        await run.shows("follow ○")
+        assert "after 2 GB" in run.screen
+
+
+async def test_all_of_a_log_is_searched_and_the_way_back_is_open(tmp_path: Path) -> None:
+    async with driven(a_snapshot(a_huge_log(tmp_path / "log"))) as run:
         await run.press("enter", "exclamation_mark")
-        await run.shows("no error is told of in the latest part of this log, which is 2.0GB; E")
-        await run.press("g")
-        await run.shows("…xxxx")
+        await run.shows("and what came of it")
+        await run.press("exclamation_mark")
+        await run.shows("no further error below")
+        await run.press("escape", "slash", *"after", "space", "1", "enter")
+        await run.shows("after 1 GB")
+
+
+async def test_a_search_tells_how_far_it_is_and_esc_ends_it(tmp_path: Path) -> None:
+    async with driven(a_snapshot(a_huge_log(tmp_path / "log"))) as run:
+        await run.shows("after 2 GB")
+        await run.press("enter", "slash", *"nowhere", "enter")
+        await run.shows("searching")
+        await run.press("k")
+        await run.shows("follow ○")
+        await run.press("escape")
+        await run.shows("the search is ended")
+        assert "searching" not in run.screen
 
 
 async def test_the_first_error_is_found_and_its_word_is_what_n_goes_on_with(tmp_path: Path) -> None:

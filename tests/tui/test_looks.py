@@ -249,7 +249,7 @@ def test_all_notices(look: Look, busy: Snapshot) -> None:
 
 def test_a_search_in_a_log(look: Look, busy: Snapshot) -> None:
     keys = ("enter", "slash", *"passed", "enter")
-    assert look(busy, *keys, size=(110, 34), waits_for="14 passed")
+    assert look(busy, *keys, size=(110, 34), waits_for="14 passed", then="100 % of")
 
 
 def test_a_terminal_that_is_too_small(look: Look, busy: Snapshot) -> None:

@@ -224,8 +224,8 @@ class MainScreen(Wishes, Looking, Beside):
             else:
                 self.filter = Query()
             self._leave_bar()
-        elif self.focused is self.log_pane and self.log_pane.words:
-            self.log_pane.words = ""
+        elif self.focused is self.log_pane and self.log_pane.leave_search():
+            return
         elif self.focused is self.log_pane or self.has_class("-zoom-grid"):
             self._zoom("")
             self.grid.focus()

@@ -1,9 +1,10 @@
-"""The log of one agent: follows its end, or stays where it was scrolled to.
+"""The log of one agent: follows its end, or stays where it was scrolled to, anywhere in it.
 
-Only the lines on show are decoded and sanitised. The pane keeps a line number,
-not a scroll offset, so that old lines can be let go without the text moving.
+It draws and takes keys; which rows are on show is the view's business. Searches
+look through all of the log and end in a message, so that no key waits for them.
 """
 
+from collections import deque
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,13 +15,15 @@ from textual.message import Message
 from textual.reactive import var
 from textual.strip import Strip
 
-from autocoder.core.logs import LogTail, LogTimes, sanitise
+from autocoder.core.log_search import Match
 from autocoder.core.models import Agent
 from autocoder.tui import render
 from autocoder.tui.log_reader import LogReader
+from autocoder.tui.log_search import LogSearch
 from autocoder.tui.palette import Tone
-from autocoder.tui.spans import Line, clock, size
-from autocoder.tui.widgets.log_rows import StyledRow, painted_row, rows_of
+from autocoder.tui.spans import Line, size
+from autocoder.tui.widgets.log_rows import StyledRow, painted_row
+from autocoder.tui.widgets.log_view import LogView, Look
 from autocoder.tui.widgets.painted import Painted
 
 ERROR_WORDS = ("error", "exception", "traceback", "failed")
@@ -33,7 +36,7 @@ class LogPane(Painted, can_focus=True):
         Binding("k,up", "scroll_rows(-1)", "up", show=False, id="log.up"),
         Binding("pagedown,ctrl+d,space", "page(1)", "page down", show=False, id="log.page_down"),
         Binding("pageup,ctrl+u", "page(-1)", "page up", show=False, id="log.page_up"),
-        Binding("g,home", "top", "first kept line", show=False, id="log.first"),
+        Binding("g,home", "top", "first line", show=False, id="log.first"),
         Binding("G,end", "follow_end", "last line, and follow", show=False, id="log.last"),
         Binding(
             "f", "toggle_follow", "follow", tooltip="Follow the end of the log", id="log.follow"
@@ -48,13 +51,12 @@ class LogPane(Painted, can_focus=True):
             "find_error",
             "error",
             key_display="!",
-            tooltip="The first line that tells of an error",
+            tooltip="The first line that tells of an error; again: the next",
             id="log.error",
         ),
     ]
 
     agent: var[Agent | None] = var(None, init=False)
-    following: var[bool] = var(True, init=False)
     wrap: var[bool] = var(False, init=False)
     timed: var[bool] = var(False, init=False)
     """Each line is preceded by the time it was written."""
@@ -83,17 +85,32 @@ class LogPane(Painted, can_focus=True):
             super().__init__()
             self.text = text
 
+    class SearchMoved(Message):
+        """A search has come further, or is over."""
+
+        def __init__(self, search: LogSearch) -> None:
+            super().__init__()
+            self.search = search
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._reader = LogReader(lambda: self.post_message(self.LinesMoved()))
-        self._tail: LogTail | None = None
-        self._top = 0
-        self._times: LogTimes | None = None
-        self._match: int | None = None
+        self._view: LogView | None = None
         self._shown: list[StyledRow] = []
+        self._search: LogSearch | None = None
+        self._further: deque[int] = deque()
+        """Steps to matches beyond the one that is being looked for."""
+        self._match: Match | None = None
+        self._by_error = False
+        """The match was found as an error, and the next one may be asked for."""
 
     def on_unmount(self) -> None:
+        if self._search is not None:
+            self._search.end()
+            self._search.join()
         self._reader.stop()
+        self._reader.read(None)
+        self._view = None
 
     # -- state
 
@@ -101,30 +118,25 @@ class LogPane(Painted, can_focus=True):
         old = before.log_path if before else ""
         new = agent.log_path if agent else ""
         if old != new:
-            self._tail = None
-            if new:
-                path = Path(new)
-                self._times = LogTimes(path)
-                self._tail = self._reader.follow((path,))[path]
-            else:
-                self._reader.follow(())
-            self.following = True
-            self.words = ""
-            self._match = None
-            self._top = 0
-            self.post_message(self.StatusChanged())
+            self._open(Path(new) if new else None)
         self._lay_out()
         self.refresh_line(0)
 
-    def watch_following(self) -> None:
-        self._lay_out()
-        self.post_message(self.StatusChanged())
+    def _open(self, path: Path | None) -> None:
+        self._end_search()
+        self._match, self.words = None, ""
+        tails = self._reader.follow((path,) if path else ())
+        self._view = LogView(tails[path]) if path else None
+        self._reader.read(self._view.window if self._view else None)
+        self.watch_timed()
 
     def watch_wrap(self) -> None:
         self._lay_out()
         self.post_message(self.StatusChanged())
 
     def watch_timed(self) -> None:
+        if self._view is not None:
+            self._view.log.timed = self.timed
         self._lay_out()
         self.post_message(self.StatusChanged())
 
@@ -144,15 +156,19 @@ class LogPane(Painted, can_focus=True):
 
     @property
     def status(self) -> Line:
-        """Follow, wrap and size, for the rule under the pane."""
+        """A search that is under way; follow, wrap, times; how much there is and was passed."""
         spans: list[tuple[str, Tone]] = []
-        for word, on in (("follow", self.following), ("wrap", self.wrap), ("times", self.timed)):
+        if self._search is not None:
+            spans.append((f" searching {self._search.done} % ", Tone.ACCENT))
+        following = self._view is None or self._view.following
+        for word, on in (("follow", following), ("wrap", self.wrap), ("times", self.timed)):
             spans += [
                 (f" {word} ", Tone.DIM),
                 ("●" if on else "○", Tone.ACCENT if on else Tone.DIM),
             ]
-        if self._tail is not None:
-            spans.append((f"  {size(self._tail.size)}B ", Tone.DIM))
+        if self._view is not None:
+            passed = "" if following else f"{self._view.passed} % of "
+            spans.append((f"  {passed}{size(self._view.size)}B ", Tone.DIM))
         return tuple(spans)
 
     # -- painting
@@ -175,8 +191,13 @@ class LogPane(Painted, can_focus=True):
 
     def _lay_out(self) -> None:
         """Work out the rows on show, and repaint those that differ."""
-        height = max(0, self.size.height - 1)
-        rows = self._rows_from_end(height) if self.following else self._rows_from(self._top, height)
+        if self._view is None:
+            rows: list[StyledRow] | None = []
+        else:
+            width, height = self.size.width, max(0, self.size.height - 1)
+            rows = self._view.rows(Look(width, height, self.words, self.wrap, self.timed))
+        if rows is None:
+            return
         before, self._shown = self._shown, rows
         for y in range(max(len(before), len(rows))):
             if before[y : y + 1] != rows[y : y + 1]:
@@ -184,79 +205,39 @@ class LogPane(Painted, can_focus=True):
         if not rows:
             self.refresh_line(2)
 
-    def _rows_from_end(self, height: int) -> list[StyledRow]:
-        if self._tail is None or not height:
-            return []
-        first, end = self._tail.bounds
-        rows: list[StyledRow] = []
-        number = end
-        while number > first and len(rows) < height:
-            # Wrapped lines fill the pane before `height` of them are read.
-            start = max(first, number - height)
-            for offset, line in enumerate(reversed(self._tail.lines(start, number)), 1):
-                rows[:0] = self._rows_of(number - offset, line)
-                if len(rows) >= height:
-                    self._top = number - offset
-                    return rows[-height:]
-            number = start
-        self._top = number
-        return rows
-
-    def _rows_from(self, number: int, height: int) -> list[StyledRow]:
-        if self._tail is None:
-            return []
-        rows: list[StyledRow] = []
-        first = max(number, self._tail.bounds[0])
-        for index, line in enumerate(self._tail.lines(first, first + height)):
-            rows.extend(self._rows_of(first + index, line))
-        return rows[:height]
-
-    def _rows_of(self, number: int, line: str) -> list[StyledRow]:
-        room = self.size.width - 2 if self.wrap else 0
-        return rows_of(line, words=self.words, margin=self._margin(number), room=room)
-
-    def _margin(self, number: int) -> str:
-        if not self.timed or self._times is None or self._tail is None:
-            return ""
-        self._times.poll()
-        if not self._times.known:
-            return ""
-        moment = self._times.at(self._tail.offset_of(number))
-        return f"{clock(moment)}  " if moment is not None else " " * 10
-
     # -- scrolling
 
-    def scroll_to_line(self, number: int) -> None:
-        """Show line `number` at the top, as far as there is text below it."""
-        if self._tail is None:
-            return
-        first, end = self._tail.bounds
-        self._top = max(first, min(number, end - 1))
-        self.following = False
+    def _moved(self) -> None:
+        """Read what is to be shown now, and show it."""
+        if self._view is not None:
+            self._reader.read(self._view.window)
         self._lay_out()
+        self.post_message(self.StatusChanged())
 
     def action_scroll_rows(self, by: int) -> None:
-        if self._tail is None or (self.following and by > 0):
-            return
-        height = max(1, self.size.height - 1)
-        _, end = self._tail.bounds
-        if by > 0 and self._top + by + height > end:
-            self.following = True
-            return
-        self.scroll_to_line(self._top + by)
+        if self._view is not None:
+            self._view.scroll(by)
+            self._moved()
 
     def action_page(self, pages: int) -> None:
         self.action_scroll_rows(pages * max(1, self.size.height - 2))
 
     def action_top(self) -> None:
-        if self._tail is not None:
-            self.scroll_to_line(self._tail.bounds[0])
+        if self._view is not None:
+            self._view.go_to_first()
+            self._moved()
 
     def action_follow_end(self) -> None:
-        self.following = True
+        if self._view is not None:
+            self._view.follow()
+            self._moved()
 
     def action_toggle_follow(self) -> None:
-        self.following = not self.following
+        if self._view is not None and self._view.following:
+            self._view.stand_still()
+            self._moved()
+        else:
+            self.action_follow_end()
 
     def action_toggle_wrap(self) -> None:
         self.wrap = not self.wrap
@@ -264,53 +245,98 @@ class LogPane(Painted, can_focus=True):
     def action_toggle_times(self) -> None:
         self.timed = not self.timed
 
-    # -- searching
-
-    def action_search(self) -> None:
-        self.post_message(self.SearchRequested())
-
-    def search(self, words: str) -> None:
-        """Show the last match at the middle of the pane."""
-        self.words = words
-        if words and self._tail is not None:
-            found = self._tail.find(words, self._tail.bounds[1], -1)
-            self._show_match(found, f"{words!r} is nowhere in {self._searched}")
-
-    def action_next_match(self, step: int) -> None:
-        if self._tail is None:
-            return
-        if not self.words:
-            self.post_message(self.NothingFound("n and N go on with a search; / begins one"))
-            return
-        start = self._match + step if self._match is not None else self._top
-        found = self._tail.find(self.words, start, step)
-        self._show_match(found, f"no further {self.words!r} {'below' if step > 0 else 'above'}")
-
-    def action_find_error(self) -> None:
-        if self._tail is None:
-            return
-        number = self._tail.find(ERROR_WORDS, self._tail.bounds[0], 1)
-        if number is not None:
-            said = "".join(map(sanitise, self._tail.lines(number, number + 1))).casefold()
-            self.words = next((word for word in ERROR_WORDS if word in said), "")
-        self._show_match(number, f"no error is told of in {self._searched}")
-
-    @property
-    def _searched(self) -> str:
-        """What of the file is kept, for words about what is not there."""
-        if self._tail is None or not self._tail.offset_of(self._tail.bounds[0]):
-            return "this log"
-        return f"the latest part of this log, which is {size(self._tail.size)}B; E opens all of it"
-
-    def _show_match(self, number: int | None, otherwise: str) -> None:
-        if number is None:
-            self.post_message(self.NothingFound(otherwise))
-            return
-        self._match = number
-        self.scroll_to_line(number - self.size.height // 2)
-
     def on_mouse_scroll_down(self, _event: events.MouseScrollDown) -> None:
         self.action_scroll_rows(3)
 
     def on_mouse_scroll_up(self, _event: events.MouseScrollUp) -> None:
         self.action_scroll_rows(-3)
+
+    # -- searching
+
+    def action_search(self) -> None:
+        self._end_search()
+        self.post_message(self.SearchRequested())
+
+    def search(self, words: str) -> None:
+        """Show the last match at the middle of the pane."""
+        self.words = words
+        self._match, self._by_error = None, False
+        if words:
+            self._look_for((words,), -1, None, f"{words!r} is nowhere in this log")
+
+    def action_next_match(self, step: int) -> None:
+        if self._view is None:
+            return
+        if self._search is not None:
+            self._further.append(step)
+        elif not self.words:
+            self.post_message(self.NothingFound("n and N go on with a search; / begins one"))
+        else:
+            start = self._view.offset
+            if self._match is not None:
+                start = self._match.offset + (step > 0)
+            below = "below" if step > 0 else "above"
+            self._look_for((self.words,), step, start, f"no further {self.words!r} {below}")
+
+    def action_find_error(self) -> None:
+        if self._by_error and self._match is not None:
+            otherwise = "no further error below; ! goes to the first one again"
+            self._look_for(ERROR_WORDS, 1, self._match.offset + 1, otherwise)
+        else:
+            self._look_for(ERROR_WORDS, 1, None, "no error is told of in this log")
+
+    def leave_search(self) -> bool:
+        """End the search that is under way, or else forget its words; False when there is none."""
+        if self._search is not None:
+            self._end_search()
+            self.post_message(self.NothingFound("the search is ended"))
+        elif self.words:
+            self.words = ""
+        else:
+            return False
+        return True
+
+    def _look_for(
+        self, words: tuple[str, ...], step: int, start: int | None, otherwise: str
+    ) -> None:
+        self._end_search()
+        if self._view is not None:
+            self._search = LogSearch(
+                self._view.log,
+                words,
+                step,
+                start,
+                moved=lambda search: self.post_message(self.SearchMoved(search)),
+                otherwise=otherwise,
+            )
+            self.post_message(self.StatusChanged())
+
+    def _end_search(self) -> None:
+        self._further.clear()
+        if self._search is not None:
+            self._search.end()
+            self._search = None
+            self.post_message(self.StatusChanged())
+
+    def on_log_pane_search_moved(self, message: SearchMoved) -> None:
+        search = message.search
+        if search is not self._search or self._view is None:
+            return
+        self.post_message(self.StatusChanged())
+        if not search.over:
+            return
+        self._search = None
+        self._by_error = search.found is not None and search.words == ERROR_WORDS
+        if search.found is None:
+            self._further.clear()
+            self.post_message(self.NothingFound(search.otherwise))
+            return
+        self._match = search.found
+        if self._by_error:
+            self.words = self._match.words
+        self._view.go_to(self._match.offset, row=self.size.height // 2)
+        self._moved()
+        further = list(self._further)
+        self._further.clear()
+        for step in further:
+            self.action_next_match(step)
