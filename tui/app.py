@@ -133,12 +133,15 @@ class Panel(KeyOrder[Departure]):
         self._calls: dict[str, float] = {}
         self._files = (*settings_files, *filter(None, [preferences]))
         self._settings = settings
+        self._run_by = ""
+        """The other process that is the orchestrator."""
         self._watches: list[FileWatch] = []
         if preferences is not None:
             self._watches.append(
                 FileWatch((preferences,), lambda: self._read_preferences(preferences))
             )
         if settings is not None:
+            settings.may_take = not read_only
             settings.complain = lambda said: self._post(SettingsRead(said))
             if self._questions is not None:
                 settings.taken = self._questions.reopen
@@ -185,13 +188,25 @@ class Panel(KeyOrder[Departure]):
     def on_snapshot_taken(self, message: SnapshotTaken) -> None:
         if self.snapshot is None:
             self.call_after_refresh(_keep_what_is_loaded)
-            if self._settings is not None and (who := self._settings.run_by()):
-                self._main.say(f"attached to the orchestrator: {sanitise(who)}", seconds=TOLD_S)
+            self._say_who_runs()
         else:
+            if self._run_by:
+                self._say_who_runs()
             self._call(what_calls(self.snapshot, message.snapshot))
         self.snapshot = message.snapshot
         if self.leaving:
             self._leave_when_stopped()
+
+    def _say_who_runs(self) -> None:
+        """Name the orchestrator, where it is another process, and whenever that changes."""
+        before, self._run_by = self._run_by, self._settings.run_by() if self._settings else ""
+        if self._run_by == before:
+            return
+        if self._run_by:
+            said = f"attached to the orchestrator: {self._run_by}"
+        else:
+            said = f"this panel is the orchestrator now; the one before is gone: {before}"
+        self._main.say(sanitise(said), seconds=TOLD_S)
 
     def _call(self, words: str) -> None:
         """Tell somebody who looks elsewhere, by the way they have chosen."""

@@ -36,6 +36,8 @@ class LiveSettings:
         self.taken: Callable[[], object] = lambda: None
         """Told when an engine has been opened with other settings than before."""
         self.run_by = run_by
+        self.may_take = True
+        """Whether whoever reads what is said has the key to take it over."""
         self._read = read
         self._bad = False
 
@@ -62,7 +64,7 @@ class LiveSettings:
         if fixed := [each.name for each in changed if each.name in FIXED]:
             return f"{fixed[0]} needs a restart of the panel; changed: {said}"
         self.offered = settings
-        if self.run_by():
+        if self.run_by() or not self.may_take:
             return f"the settings' files have changed, and are not in force: {said}"
         return f"U takes over changed settings, agents keep running: {said}"
 

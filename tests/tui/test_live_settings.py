@@ -133,10 +133,32 @@ async def test_settings_of_another_process_are_not_taken_over_here(
         await run.shows("in force are the settings of the orchestrator, pid 4711 on /dev/pts/3")
 
 
+async def test_a_read_only_panel_is_offered_no_key_that_it_lacks(
+    live: LiveSettings, file: Path
+) -> None:
+    file.write_text("parallel = 5\n")
+    async with driven(FLEET, settings=live, settings_files=(file,), read_only=True) as run:
+        await run.shows("the settings' files have changed, and are not in force: parallel 3 → 5")
+
+
 async def test_an_attached_panel_says_so_at_its_start(live: LiveSettings) -> None:
     live.run_by = lambda: "pid 4711 on /dev/pts/3"
     async with driven(FLEET, settings=live) as run:
         await run.shows("attached to the orchestrator: pid 4711 on /dev/pts/3")
+
+
+async def test_an_attached_panel_says_who_comes_after_an_orchestrator_that_is_gone(
+    live: LiveSettings,
+) -> None:
+    live.run_by = lambda: "pid 4711 on /dev/pts/3"
+    async with driven(FLEET, settings=live) as run:
+        await run.shows("pid 4711")
+        live.run_by = lambda: "pid 4712 on /dev/pts/4"
+        await run.publish(FLEET)
+        await run.shows("attached to the orchestrator: pid 4712 on /dev/pts/4")
+        live.run_by = str
+        await run.publish(FLEET)
+        await run.shows("this panel is the orchestrator now; the one before is gone: pid 4712")
 
 
 def test_questions_are_answered_with_the_settings_in_force(live: LiveSettings, file: Path) -> None:
