@@ -141,7 +141,7 @@ class ControlServer:
         import uvicorn
         from starlette.middleware.cors import CORSMiddleware
 
-        from autocoder.core.api import Feed, Guard, Service, build_application
+        from autocoder.core.api import Feed, Guard, QuietServer, Service, build_application
 
         feed = Feed()
         feed.attach()
@@ -172,8 +172,9 @@ class ControlServer:
                     allow_headers=("Authorization", "Content-Type", "Idempotency-Key"),
                 )
             )
+        ending = asyncio.Event()
         servers = [
-            uvicorn.Server(
+            QuietServer(
                 uvicorn.Config(
                     way,
                     http="h11",
@@ -186,17 +187,18 @@ class ControlServer:
                     h11_max_incomplete_event_size=HEADER_BYTES,
                     limit_concurrency=BACKLOG * 4,
                     timeout_graceful_shutdown=int(DRAIN_S),
-                )
+                ),
+                ending,
             )
             for way in ways
         ]
-        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._ending = asyncio.get_running_loop(), ending
         self._started.set()
         serving = [
             asyncio.create_task(server.serve(sockets=[bound]))
             for server, bound in zip(servers, self._sockets, strict=True)
         ]
-        await self._ending.wait()
+        await ending.wait()
         feed.end()
         for server in servers:
             server.should_exit = True

@@ -253,7 +253,7 @@ class Upkeep:
 
     # ------------------------------------------------------------------ looking
 
-    def look(self, running: Sequence[tuple[str, Path]]) -> None:
+    def look(self, running: Sequence[tuple[str, str]]) -> None:
         """Ask for base's commit and for one agent's uncommitted files; each agent in its turn."""
         if self._base is None:
             self._base = self._git.submit(self._repository.base_commit)
@@ -265,7 +265,8 @@ class Upkeep:
             path = self._to_count.pop(agent_id)
         else:
             self._turn += 1
-            agent_id, path = running[self._turn % len(running)]
+            agent_id, worktree = running[self._turn % len(running)]
+            path = Path(worktree)
         counting = self._git.submit(lambda: self._repository.dirty_files(path))
         self._dirty = agent_id, self._ended_next, counting
 

@@ -6,7 +6,6 @@ ceases to listen on a port of ours calls for a look at once.
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from autocoder.core.fleet import Fleet
 from autocoder.core.live_agents import Stage
@@ -135,7 +134,7 @@ class Watching:
         self._worktrees_at = now
         self._upkeep.look(
             [
-                (live.agent_id, Path(live.record.worktree_path))
+                (live.agent_id, live.record.worktree_path)
                 for live in self._fleet
                 if live.stage is Stage.RUNNING and live.worker
             ]

@@ -4,6 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+STEP_MS = 250
+"""How often the kernel's word on changes is looked for; each time wakes the process."""
+
 
 class FileWatch:
     def __init__(self, paths: Sequence[Path], changed: Callable[[], object]) -> None:
@@ -30,7 +33,8 @@ class FileWatch:
             if self._there() != here:
                 here = self._there()
                 self._changed()
-            for changes in watch(*folders, stop_event=self._stop, recursive=False):
+            watching = watch(*folders, stop_event=self._stop, recursive=False, step=STEP_MS)
+            for changes in watching:
                 if any(Path(name) in self._paths for _, name in changes):
                     here = self._there()
                     self._changed()

@@ -8,6 +8,7 @@ thread of its own, so that a flood of requests waits there and nowhere else.
 from autocoder.core.api.application import build_application
 from autocoder.core.api.feed import Feed
 from autocoder.core.api.guard import Guard, Limits
+from autocoder.core.api.server import QuietServer
 from autocoder.core.api.service import Service
 
-__all__ = ["Feed", "Guard", "Limits", "Service", "build_application"]
+__all__ = ["Feed", "Guard", "Limits", "QuietServer", "Service", "build_application"]
