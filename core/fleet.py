@@ -123,6 +123,20 @@ class Fleet:
         return len(self._agents)
 
     @property
+    def preparing(self) -> int:
+        """How many worktrees are still being made."""
+        return sum(live.stage is Stage.PREPARING for live in self)
+
+    @property
+    def starting(self) -> bool:
+        """Whether a worker's first report is awaited."""
+        return any(_is_starting(live) for live in self)
+
+    def has_first_report(self) -> bool:
+        """Whether one is there to be seen by the next `watch`; touches no database."""
+        return any(_is_starting(live) and self._launcher.heartbeat(live.agent_id) for live in self)
+
+    @property
     def tally(self) -> Tally:
         return self._agents.tally
 
@@ -274,14 +288,15 @@ class Fleet:
                 live.last_beat = self._launcher.heartbeat(live.agent_id)
 
     def advance(self, until: float) -> bool:
-        """Let every agent take the step its state and its worker allow, the oldest first.
+        """Let every agent take the step its state and its worker allow.
 
         `until` is monotonic: the step under way then is the last. True where some are left.
 
         Raises:
             DatabaseError: what could not be written is written at the next tick.
         """
-        waiting = list(self)
+        # First who gets a worker: each that is recorded then has the ledger read anew.
+        waiting = sorted(self, key=lambda live: live.stage is not Stage.PREPARING)
         while waiting and time.monotonic() < until:
             self._advance(waiting.pop(0))
         self._agents.write_states()
@@ -409,3 +424,7 @@ class Fleet:
         live.cancelled.set()
         self._agents.set_state(live, AgentState.STOPPING)
         return live
+
+
+def _is_starting(live: LiveAgent) -> bool:
+    return live.stage is Stage.RUNNING and live.record.state is AgentState.STARTING

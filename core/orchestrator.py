@@ -8,6 +8,7 @@ import os
 import queue
 import random
 import select
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from autocoder.core.filling import Filling
 from autocoder.core.fleet import Fleet
 from autocoder.core.git_threads import GitThreads
 from autocoder.core.launcher import Launcher
-from autocoder.core.models import AgentState, RunReport, Severity, Snapshot
+from autocoder.core.models import RunReport, Severity, Snapshot
 from autocoder.core.notices import Notices
 from autocoder.core.observer import Observer
 from autocoder.core.orders import Orders
@@ -44,7 +45,10 @@ STEPS_S = 0.05
 """After so long no further command is obeyed in this pass, and after as long again no agent takes
 a step or is started: the next pass follows at once."""
 
-STARTING_S = 0.1
+WAVE, WAVE_S = 4, 0.1
+"""While git has so many worktrees to make, what it makes in this time is gone on with together."""
+
+REPORT_S = 0.02
 """A worker's first report wakes nobody, so it is looked for this often."""
 
 
@@ -71,6 +75,8 @@ class Orchestrator:
         self._lock = lock
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._at_once = threading.Event()
+        """Set where the next pass is not to wait for the rest of a wave."""
         self._stopping = False
         self._finished = False
         self._mended_at = float("-inf")
@@ -173,11 +179,11 @@ class Orchestrator:
 
     def submit(self, command: Command) -> None:
         self._commands.put(command)
-        self._wake()
+        self._wake_at_once()
 
     def stop(self) -> None:
         self._stopping = True
-        self._wake()
+        self._wake_at_once()
 
     def run(self, publish: Callable[[Snapshot], None]) -> None:
         """Ends after `stop`, or, with `stop_when_done`, once nothing is left to do."""
@@ -226,6 +232,7 @@ class Orchestrator:
         Raises:
             AutocoderError: what was left undone is done by the next one.
         """
+        self._at_once.clear()
         self._fleet.watch()
         while not self._commands.empty():
             self._orders.take(self._commands.get_nowait())
@@ -236,7 +243,7 @@ class Orchestrator:
         if self._backlog is not None:
             self._backlog.look()
         if self._filling.fill(until) or unfinished:
-            self._wake()
+            self._wake_at_once()
         self._mend_ledger()
         self._watching.write_beats()
         self._watching.visit_worktrees()
@@ -259,14 +266,22 @@ class Orchestrator:
         poller.register(self._wake_read, select.POLLIN)
         for pidfd in self._fleet.pidfds():
             poller.register(pidfd, select.POLLIN)
-        starting = any(live.record.state is AgentState.STARTING for live in self._fleet)
-        seconds = min(self._settings.tick_s, STARTING_S if starting else float("inf"))
-        poller.poll(seconds * 1000)
+        until = time.monotonic() + self._settings.tick_s
+        if self._fleet.preparing >= WAVE:
+            self._at_once.wait(WAVE_S)
+        starting = self._fleet.starting
+        while (left_s := until - time.monotonic()) > 0 and not self._fleet.has_first_report():
+            if poller.poll(1000 * (min(left_s, REPORT_S) if starting else left_s)):
+                break
         try:
             while os.read(self._wake_read, 4096):
                 pass
         except BlockingIOError:
             return
+
+    def _wake_at_once(self) -> None:
+        self._at_once.set()
+        self._wake()
 
     def _wake(self) -> None:
         try:

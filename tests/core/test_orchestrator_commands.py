@@ -357,6 +357,18 @@ def test_all_agents_are_stopped_at_once_and_none_follows(project: Project) -> No
     assert run.snapshot.features.pending == 4
 
 
+def test_a_wave_of_agents_comes_up_although_no_tick_comes(project: Project) -> None:
+    project.settings = replace(project.settings, tick_s=600)
+    project.add(*[WAITS] * 6)
+    with running(project) as run:
+        run.wait(bool)
+        for _ in range(6):
+            run.submit(SpawnAgent())
+        run.wait(lambda s: sum(a.state == "ACTIVE" for a in s.agents) == 6)
+        run.submit(StopAll())
+        run.wait(lambda s: not any(a.live for a in s.agents))
+
+
 def test_a_blocked_feature_is_retried_with_its_attempts_set_back(project: Project) -> None:
     project.settings = replace(project.settings, parallel=1)
     project.limit(attempts=1)
