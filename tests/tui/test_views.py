@@ -572,6 +572,13 @@ async def test_the_help_of_a_read_only_panel_has_only_what_it_can_do() -> None:
             assert there in run.screen
 
 
+@pytest.mark.parametrize("view", ["P", "F", "W", "v"])
+async def test_the_smallest_screen_says_how_to_leave_a_view(view: str, answers: Questions) -> None:
+    async with driven(FLEET, questions=answers, size=(60, 16)) as run:
+        await run.press(view)
+        await run.shows("esc back  ? help")
+
+
 def test_of_an_endless_line_a_diff_shows_the_beginning() -> None:
     first, last = diff_page("+" + "x" * 1_000_000 + "\n+end", an_agent(1))[1:]
     assert len(plain(first)) < 5000

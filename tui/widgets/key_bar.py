@@ -25,7 +25,7 @@ class KeyBar(TextLines):
         self.call_after_refresh(self.tell)
 
     def tell(self) -> None:
-        """Show as many keys as fit; help and quit always do."""
+        """Show as many keys as fit; those that lead back, to the help and out always do."""
         if not self.is_attached:
             return
         shown: dict[str, Line] = {}
@@ -38,7 +38,7 @@ class KeyBar(TextLines):
             if binding.show and active.enabled and binding.action not in shown:
                 key = (shown_key(binding), Tone.ACCENT)
                 shown[binding.action] = (key, (f" {binding.description}", Tone.DIM))
-        last = [shown.pop(action) for action in ("help", "quit") if action in shown]
+        last = [shown.pop(action) for action in ("back", "help", "quit") if action in shown]
         room = self.size.width - 2 - sum(width_of(piece) + 2 for piece in last)
         line: list[tuple[str, Tone]] = [(" ", Tone.PLAIN)]
         for piece in shown.values():
