@@ -25,6 +25,8 @@ class Column(Generic[Row]):
     """Cells it can use; 0 means no more than `least`."""
     worth: int = 9
     """Columns of the least worth go first when the screen is narrow; 9 never goes."""
+    beside: int = 0
+    """Cells that must be left over for others, or it stays away."""
     right: bool = False
     natural: bool = False
     """As wide as its widest cell, between `least` and `most`, instead of what is left over."""
@@ -37,11 +39,10 @@ def columns_for(
 ) -> list[tuple[Column[Row], int]]:
     """The columns that fit into `room` cells, each with its width.
 
-    Room that is left over goes to the columns that can use it, in their order,
-    half of it at a time, and what remains to the last.
+    Room that is left over goes to the columns that can use it, in their order.
     """
     shown = list(columns)
-    while sum(column.least + gap for column in shown) - gap > room:
+    while sum(column.least + column.beside + gap for column in shown) - gap > room:
         cheapest = min(shown, key=lambda column: column.worth)
         if cheapest.worth >= 9:
             break

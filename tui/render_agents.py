@@ -81,7 +81,7 @@ AGENT_COLUMNS: tuple[Column[Agent], ...] = (
     Column("state", "state", _state, 10, order=_gravity),
     Column("agent", "agent", _text(lambda agent: agent.agent_id), 6, 12, natural=True),
     Column("feature", "feature", _text(lambda agent: agent.feature), 10, 30, worth=8),
-    Column("backend", "backend", _text(lambda agent: agent.backend), 8, worth=2),
+    Column("backend", "backend", _text(lambda agent: agent.backend), 8, worth=2, beside=14),
     Column("worktree", "worktree", _worktree, 8, 18, natural=True),
     Column(
         "pid",

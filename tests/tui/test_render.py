@@ -69,6 +69,15 @@ def test_columns_fall_away_by_worth_and_never_those_that_matter() -> None:
     assert "backend" in names[3]
 
 
+@pytest.mark.parametrize("room", range(130, 170, 2))
+def test_a_backend_is_shown_only_where_a_features_name_can_be_read(room: int) -> None:
+    widths = {
+        column.name: width
+        for column, width in columns.columns_for(render_agents.AGENT_COLUMNS, room, 2)
+    }
+    assert "backend" not in widths or widths["feature"] >= 18
+
+
 def test_the_gauges_say_how_many_pairs_are_left() -> None:
     snapshot = a_snapshot(pools=(a_pool(Role.API, leased=97), a_pool(Role.WEB, leased=3)))
     assert "1 pair left" in plain(render_header.pools_line(snapshot, 120))
