@@ -6,6 +6,7 @@ from typing import Any
 
 from textual.binding import Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 from textual.markup import escape
 from textual.screen import ModalScreen, Screen
 from textual.types import IgnoreReturnCallbackType
@@ -13,6 +14,7 @@ from textual.types import IgnoreReturnCallbackType
 from autocoder.core.logs import sanitise
 from autocoder.core.models import Feature, FeatureStatus
 from autocoder.tui import keys
+from autocoder.tui.matching import match
 from autocoder.tui.screens.confirm import key_of
 from autocoder.tui.screens.main import MainScreen
 
@@ -26,12 +28,14 @@ class PanelCommands(Provider):
             yield DiscoveryHit(escape(name), run, help=escape(words))
 
     async def search(self, query: str) -> Hits:
-        matcher = self.matcher(query)
         for name, words, run in (*self._keys(), *self._agents(), *self._features()):
-            score = max(matcher.match(name), matcher.match(words))
-            if score > 0:
+            found, beside = match(query, name), match(query, words)
+            if score := max(found.score, beside.score):
+                shown = Content(name)
+                for at in found.positions:
+                    shown = shown.stylize(self.match_style or "reverse", at, at + 1)
                 # Names of features are not ours: what looks like markup is text.
-                yield Hit(score, matcher.highlight(escape(name)), run, help=escape(words))
+                yield Hit(score, shown, run, text=name, help=escape(words))
 
     def _keys(self) -> Iterator[Entry]:
         for binding in (*_explained(self.screen), *keys.EVERYWHERE):
