@@ -38,6 +38,12 @@ class LogWindow:
         with self._lock:
             self._wish, self._ready, self._wanted = where, False, (0, 0)
 
+    def leave(self) -> None:
+        """Nobody looks any more: nothing is read, and no line kept, until a place is entered."""
+        with self._lock:
+            self._wish, self._ready = None, False
+            self._lines, self._offsets, self._first, self._bytes = [], [], 0, 0
+
     def want(self, start: int, stop: int) -> None:
         """Have `poll` read on until these lines are there, as far as the log has them."""
         self._wanted = start, stop

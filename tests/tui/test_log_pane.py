@@ -1,11 +1,14 @@
 """Claims about the pane of one log, on files that are treated as logs are."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from autocoder.core.models import Agent
+from autocoder.tui.spans import plain
+from autocoder.tui.widgets.log_pane import LogPane
 from support.panel import driven
-from support.snapshots import a_snapshot, an_agent
+from support.snapshots import NOW, a_snapshot, an_agent
 
 
 def an_agent_with(log: Path, content: str = "") -> Agent:
@@ -32,52 +35,108 @@ async def test_a_log_is_followed_through_truncation_rotation_and_removal(tmp_pat
             assert line in run.screen
 
 
-GIGABYTE = 1024**3
-
-
-def a_huge_log(log: Path, **lines: str) -> Agent:
-    """Two gigabytes, hardly any of which take room on the disk: lines are far apart."""
-    agent = an_agent_with(log, "the very first\nerror: long ago\nand what came of it\n")
+def a_sparse_log(log: Path, *, step: int = 1024**3) -> Agent:
+    """Three places with text, `step` bytes apart, and hardly anything on the disk between them."""
+    some_lines = "".join(f"line {number:02}\n" for number in range(80))
+    agent = an_agent_with(log, f"the very first\nerror: long ago\n{some_lines}")
     with log.open("r+b") as file:
-        for at in range(GIGABYTE, 2 * GIGABYTE + 1, GIGABYTE):
-            file.seek(at)
-            file.write(b"\n" + b"x" * 10 * 1024**2 + b" cut\nafter %d GB\n" % (at // GIGABYTE))
+        for number in (1, 2):
+            file.seek(number * step)
+            file.write(b"\n" + b"x" * 10 * 1024**2 + b" cut\nplace %d\n" % number)
+            file.write(some_lines.encode())
     return agent
 
 
 async def test_the_top_of_a_two_gigabyte_log_is_one_key_away(tmp_path: Path) -> None:
-    async with driven(a_snapshot(a_huge_log(tmp_path / "log"))) as run:
-        await run.shows("after 2 GB")
+    async with driven(a_snapshot(a_sparse_log(tmp_path / "log"))) as run:
+        await run.shows("line 79")
         await run.press("enter", "g")
         await run.shows("the very first")
         await run.press("G")
         await run.shows("follow ●")
-        assert "after 2 GB" in run.screen
+        assert "line 79" in run.screen
         await run.press("k")
-        await run.shows("follow ○")
-        assert "after 2 GB" in run.screen
+        await run.shows("% of 2.0GB")
+        assert "line 78" in run.screen
 
 
-async def test_all_of_a_log_is_searched_and_the_way_back_is_open(tmp_path: Path) -> None:
-    async with driven(a_snapshot(a_huge_log(tmp_path / "log"))) as run:
+async def test_all_of_a_log_is_searched(tmp_path: Path) -> None:
+    agent = a_sparse_log(tmp_path / "log", step=20 * 1024**2)
+    async with driven(a_snapshot(agent)) as run:
         await run.press("enter", "exclamation_mark")
-        await run.shows("and what came of it")
+        await run.shows("the very first")
         await run.press("exclamation_mark")
         await run.shows("no further error below")
-        await run.press("escape", "slash", *"after", "space", "1", "enter")
-        await run.shows("after 1 GB")
+        await run.press("escape", "G", "slash", *"place", "enter", "N")
+        await run.shows("place 1")
+        await run.press("slash", *"zz", "enter")
+        await run.shows("'zz' is nowhere in this log")
 
 
-async def test_a_search_tells_how_far_it_is_and_esc_ends_it(tmp_path: Path) -> None:
-    async with driven(a_snapshot(a_huge_log(tmp_path / "log"))) as run:
-        await run.shows("after 2 GB")
-        await run.press("enter", "slash", *"nowhere", "enter")
-        await run.shows("searching")
-        await run.press("k")
-        await run.shows("follow ○")
-        await run.press("escape")
+async def test_a_search_says_so_and_is_ended_by_esc(tmp_path: Path) -> None:
+    async with driven(a_snapshot(a_sparse_log(tmp_path / "log"))) as run:
+        await run.shows("line 79")
+        pane = run.panel.screen.query_one(LogPane)
+        pane.search("nowhere")
+        assert "searching 0 %" in plain(pane.status)
+        assert pane.leave_search()
+        assert "searching" not in plain(pane.status)
         await run.shows("the search is ended")
-        assert "searching" not in run.screen
+        await run.press("enter", "escape")
+        assert not pane.words
+
+
+async def test_beyond_the_first_line_of_the_tail_the_log_goes_on(tmp_path: Path) -> None:
+    lines = "".join(f"line {number:05}\n" for number in range(30_000))
+    async with driven(a_snapshot(an_agent_with(tmp_path / "log", lines))) as run:
+        await run.shows("line 29999")
+        await run.press("enter")
+        run.panel.screen.query_one(LogPane).action_scroll_rows(-4_000)
+        await run.shows("line 25999")
+        await run.press("pageup", "pageup", "k")
+        await run.shows("line 25971")
+        numbers = [int(each) for each in re.findall(r"line (\d+)", run.screen)]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+async def test_what_is_read_outlives_rotation_and_leads_on_into_the_new_file(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    lines = "".join(f"line {number:02}\n" for number in range(40))
+    log.with_name("log.1").write_text("the oldest\n")
+    log.with_name("log.times").write_text(f"0 {NOW}\n")
+    async with driven(a_snapshot(an_agent_with(log, lines))) as run:
+        await run.shows("line 39")
+        await run.press("enter", "t", "g")
+        await run.shows("14:13:20  line 00")
+        assert "           the oldest" in run.screen
+        log.rename(log.with_name("log.1"))
+        log.with_name("log.times").rename(log.with_name("log.1.times"))
+        log.write_text("of the new file\n")
+        log.with_name("log.times").write_text(f"0 {NOW + 60}\n")
+        await run.press("pagedown", "pagedown")
+        await run.shows("14:13:20  line 35")
+        await run.press("pagedown")
+        await run.shows("14:14:20  of the new file")
+        await run.press("g")
+        await run.shows("the oldest")
+
+
+async def test_a_wrapped_line_longer_than_the_pane_is_scrolled_row_by_row(tmp_path: Path) -> None:
+    line = " ".join(f"word{number:03}" for number in range(400))
+    async with driven(a_snapshot(an_agent_with(tmp_path / "log", f"{line}\nlast\n"))) as run:
+        await run.shows("last")
+        await run.press("enter", "w", "k")
+        await run.until(lambda: "last" not in run.screen)
+        assert "word399" in run.screen
+        await run.press("g")
+        await run.shows("word000")
+        await run.press("j", "j")
+        await run.until(lambda: "word000" not in run.screen)
+        assert "word040" in run.screen
+        await run.press("k", "k")
+        await run.shows("word000")
 
 
 async def test_the_first_error_is_found_and_its_word_is_what_n_goes_on_with(tmp_path: Path) -> None:

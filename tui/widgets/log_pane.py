@@ -43,7 +43,14 @@ class LogPane(Painted, can_focus=True):
         ),
         Binding("w", "toggle_wrap", "wrap", tooltip="Wrap long lines", id="log.wrap"),
         Binding("t", "toggle_times", "times", tooltip="When each line was written", id="log.times"),
-        Binding("slash", "search", "search", key_display="/", tooltip="Search", id="log.search"),
+        Binding(
+            "slash",
+            "search",
+            "search",
+            key_display="/",
+            tooltip="Search all of it; esc ends that",
+            id="log.search",
+        ),
         Binding("n", "next_match(1)", "next", tooltip="Next match", id="log.next"),
         Binding("N", "next_match(-1)", "previous match", show=False, id="log.previous"),
         Binding(

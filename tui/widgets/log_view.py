@@ -47,6 +47,7 @@ class LogView:
 
     def follow(self) -> None:
         self.following = True
+        self.window.leave()
 
     def stand_still(self) -> None:
         """What is shown stays, whatever the log goes on to say."""
@@ -149,7 +150,7 @@ class LogView:
         if by > 0:
             room = self._rows_below(look, look.height + by) - look.height
             if room < by and self.window.at_end:
-                self.following = True
+                self.follow()
                 return
             by = max(0, min(by, room))
         self._move(by, look)
