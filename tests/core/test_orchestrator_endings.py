@@ -66,7 +66,8 @@ def test_an_agent_without_output_for_too_long_is_stopped(project: Project) -> No
     with running(project) as run:
         ended = run.agent_of(feature_id, "FAILED")
 
-    assert 'no output for longer than limits.idle_minutes, last output: "last words"' in ended.reason
+    said = 'no output for longer than limits.idle_minutes, last output: "last words"'
+    assert said in ended.reason
 
 
 def test_an_agent_that_runs_for_too_long_is_stopped(project: Project) -> None:

@@ -16,8 +16,12 @@ from support.waiting import wait_until
 from support.workers import is_alive
 
 PANEL = Path(sys.executable).with_name("autocoder-tui")
-STEP_S = 60
-"""No agent ends by itself, however slow the machine."""
+
+
+def lasting_demo(folder: Path, ports: range) -> dict[str, str]:
+    """In which no agent ends by itself, however slow the machine."""
+    environ = demo_environment(folder, ports, step_s=60)
+    return environ | {"AUTOCODER_SCRIPTED_MISBEHAVE": "no"}
 
 
 def project_in(folder: Path) -> Path:
@@ -38,7 +42,7 @@ def row_of(screen: str, agent_id: str) -> str:
 
 @pytest.mark.timeout(300)
 def test_a_user_spawns_kills_recovers_extends_and_leaves(tmp_path: Path, ports: range) -> None:
-    environ = demo_environment(tmp_path, ports, step_s=STEP_S) | {"AUTOCODER_SCRIPTED_MISBEHAVE": "no"}
+    environ = lasting_demo(tmp_path, ports)
     with Terminal(
         [PANEL, "demo", "--parallel", "2"], env=environ, cwd=tmp_path, size=(140, 40)
     ) as terminal:
@@ -111,7 +115,7 @@ def test_a_user_spawns_kills_recovers_extends_and_leaves(tmp_path: Path, ports: 
 
 
 def test_a_lost_terminal_leaves_the_agents_at_work(tmp_path: Path, ports: range) -> None:
-    environ = demo_environment(tmp_path, ports, step_s=STEP_S) | {"AUTOCODER_SCRIPTED_MISBEHAVE": "no"}
+    environ = lasting_demo(tmp_path, ports)
     with Terminal([PANEL, "demo", "--parallel", "2"], env=environ, cwd=tmp_path) as terminal:
         terminal.wait_for("2 active", 60)
         project = project_in(tmp_path)
@@ -133,7 +137,7 @@ def test_a_lost_terminal_leaves_the_agents_at_work(tmp_path: Path, ports: range)
 def test_inside_tmux_a_user_comes_back_to_the_same_panel_after_a_cut(
     tmp_path: Path, ports: range
 ) -> None:
-    environ = demo_environment(tmp_path, ports, step_s=STEP_S) | {"AUTOCODER_SCRIPTED_MISBEHAVE": "no"}
+    environ = lasting_demo(tmp_path, ports)
     tmux = ["tmux", "-f", os.devnull, "-S", str(tmp_path / "socket")]
     panel = shlex.join([str(PANEL), "demo", "--parallel", "2"])
     try:
