@@ -127,6 +127,17 @@ def merge_lines(features: Sequence[Feature], base: str) -> tuple[Line, ...]:
     return (*lines, (), (("    What fails its verification is not merged.", Tone.DIM),))
 
 
+def _claimed(feature: Feature) -> str:
+    """When an agent takes it on by itself; empty where that is settled."""
+    if not feature.enabled:
+        return "off: never"
+    if feature.status is FeatureStatus.BLOCKED:
+        return "not before it is retried"
+    if feature.held:
+        return "not before somebody lets it go on"
+    return "by the backlog's order" if feature.status is FeatureStatus.PENDING else ""
+
+
 def feature_page(feature: Feature, now: float) -> tuple[Line, ...]:
     """Everything the backlog knows of one feature."""
     lines: list[Line] = [(), ((f"  {sanitise(feature.name)}", Tone.STRONG),), ()]
@@ -136,7 +147,7 @@ def feature_page(feature: Feature, now: float) -> tuple[Line, ...]:
         ("priority", ((str(feature.priority), Tone.PLAIN),)),
         ("attempts", ((str(feature.attempts), Tone.PLAIN),)),
         ("after", _depends(feature, now)),
-        ("claimed", (("by the backlog's order" if feature.enabled else "off: never", Tone.PLAIN),)),
+        ("claimed", ((_claimed(feature), Tone.PLAIN),)),
         ("backend", ((sanitise(f"{feature.backend} {feature.model}".strip()), Tone.PLAIN),)),
         ("base", ((sanitise(feature.base), Tone.PLAIN),)),
         ("variant of", ((str(feature.variant_of or ""), Tone.PLAIN),)),

@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
+
 from autocoder.core.commands import EnableFeature, PrioritiseFeature
+from autocoder.core.models import Feature, FeatureStatus
+from autocoder.tui.render_features import feature_page
+from autocoder.tui.spans import plain
 from support.panel import driven
-from support.snapshots import a_busy_project
+from support.snapshots import NOW, a_busy_project
 
 BUSY = a_busy_project()
 FIRST, SECOND, THIRD = BUSY.backlog[:3]
@@ -34,6 +39,22 @@ async def test_marked_features_are_switched_off_together_and_on_again() -> None:
         await run.shows("‖ off")
         await run.press("o")
         assert run.asked[2:] == [EnableFeature(FIRST.id, True), EnableFeature(SECOND.id, True)]
+
+
+@pytest.mark.parametrize(
+    ("feature", "said"),
+    [
+        (FIRST, "by the backlog's order"),
+        (replace(FIRST, enabled=False), "off: never"),
+        (replace(FIRST, status=FeatureStatus.BLOCKED), "not before it is retried"),
+        (replace(FIRST, held=True), "not before somebody lets it go on"),
+        (replace(FIRST, status=FeatureStatus.DONE), ""),
+    ],
+)
+def test_a_feature_says_when_an_agent_takes_it_on(feature: Feature, said: str) -> None:
+    lines = filter(None, feature_page(feature, NOW))
+    facts = {name.strip(): plain(tuple(value)) for (name, _), *value in lines}
+    assert facts.get("claimed", "") == said
 
 
 async def test_a_feature_says_what_it_waits_for_and_why_it_failed() -> None:
