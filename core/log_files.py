@@ -21,6 +21,9 @@ KEPT_FILES: Final = 3
 """Two are what a worker keeps; the third one is read when another rotation comes."""
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _INDEX_BLOCK: Final = 1024 * 1024
+_INDEX_MOST: Final = 16 * _INDEX_BLOCK
+"""More than a worker writes in a day; what an agent may put there itself is not taken in."""
+_LATEST_MOMENT: Final = 1e10
 
 
 class LogFiles:
@@ -186,13 +189,14 @@ class _Times:
                 offset, _, moment = entry.partition(b" ")
                 with contextlib.suppress(ValueError):
                     pair = int(offset), float(moment)
-                    self._moments.append(pair[1])
-                    self._offsets.append(pair[0])
+                    if 0 <= pair[1] < _LATEST_MOMENT:
+                        self._offsets.append(pair[0])
+                        self._moments.append(pair[1])
         return self._read > before
 
     def _more(self) -> list[bytes]:
         try:
-            data = os.pread(self._fd, _INDEX_BLOCK, self._read)
+            data = os.pread(self._fd, min(_INDEX_BLOCK, _INDEX_MOST - self._read), self._read)
         except OSError:
             return []
         complete = data[: data.rfind(b"\n") + 1]

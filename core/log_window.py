@@ -124,9 +124,10 @@ class LogWindow:
             return self._ready
 
     def _read_after(self) -> bool:
-        lost = self._end < self.log.start
-        at = self._end if self._finished or lost else self._offsets[-1]
-        chunk = chunk_after(self.log, max(at, self.log.start))
+        start = self.log.start
+        grows = not self._finished and self._offsets[-1] >= start
+        lost = self._end < start
+        chunk = chunk_after(self.log, self._offsets[-1] if grows else max(self._end, start))
         if chunk is None:
             return False
         lines, offsets = chunk.lines(), chunk.offsets()
@@ -134,7 +135,7 @@ class LogWindow:
             if self._ready:
                 if lost and self._lines:
                     self._append([GAP], [self._end], self._end, finished=True)
-                elif not self._finished:
+                elif grows:
                     self._bytes -= len(self._lines.pop())
                     self._offsets.pop()
                 self._append(lines, offsets, chunk.end, finished=chunk.finished)

@@ -139,7 +139,7 @@ def test_a_tails_line_is_found_in_the_file_it_was_read_from(path: Path) -> None:
 
 def test_each_part_has_the_time_of_its_own_file(path: Path) -> None:
     path.write_bytes(b"one\ntwo\n")
-    path.with_name("log.times").write_bytes(b"0 100.00\nnonsense\n4 104.00\n")
+    path.with_name("log.times").write_bytes(b"0 100.00\nnonsense\n2 nan\n3 1e99\n4 104.00\n")
     log = LogFiles(path)
     log.refresh()
     assert not log.times_known
@@ -327,6 +327,14 @@ def test_what_is_shown_outlives_truncation_and_what_is_gone_is_said(path: Path) 
     path.write_bytes(b"new\n")
     window.want(0, 10)
     assert read_all(window) == ["old"] * 4 + [GAP.decode(), "new"]
+
+
+def test_an_unfinished_line_stays_when_its_file_is_cut_short(path: Path) -> None:
+    path.write_bytes(b"old\nPassword: ")
+    window = windowed(path, lambda log: log.start)
+    window.want(0, 10)
+    path.write_bytes(b"new\n")
+    assert read_all(window) == ["old", "Password: ", "new"]
 
 
 def test_a_part_on_show_goes_on_through_any_number_of_rotations(path: Path) -> None:
