@@ -916,10 +916,10 @@ class Worker:
             "foreign_ports": self.address_errors.others,
             "last_lines": self._last_words or _last_lines(self._recent, 5),
         }
-        self._say(
-            f"{self.ending}, exit code {code}; {len(self.ended)} processes ended, "
-            f"{len(free)} ports free"
-        )
+        how = self.ending.replace("_", " ") + ("" if code is None else f", exit code {code}")
+        ended = f"{len(self.ended)} process" + ("" if len(self.ended) == 1 else "es")
+        ports = f"{len(free)} port" + ("" if len(free) == 1 else "s")
+        self._say(f"{how}; {ended} ended, {ports} free")
         # Written into the room reserved at the start, then put in place before this
         # process ends: whoever sees it gone finds the reason.
         text = json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")

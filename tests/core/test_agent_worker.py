@@ -125,6 +125,7 @@ while socket.socket().connect_ex(("127.0.0.1", int(os.environ["WEB_PORT"]))): ti
 
     assert any("http.server" in left for left in facts["left_behind"])
     assert facts["ports_free"] == [api, web]
+    assert worker.says("exited, exit code 0; 1 process ended, 2 ports free")
 
 
 def test_the_agents_own_server_binds_beside_the_placeholder_and_others_do_not(
