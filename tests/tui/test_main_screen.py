@@ -324,6 +324,18 @@ async def test_a_read_only_panel_says_so_and_what_its_missing_keys_would_not_do(
         assert "read-only" not in run.screen.splitlines()[-2]
 
 
+async def test_a_problem_that_the_filter_hides_is_not_denied() -> None:
+    async with driven(a_snapshot(replace(ONE, problem="web 5175 is not its own"), TWO)) as run:
+        await run.press("slash")
+        await run.type(TWO.agent_id)
+        await run.press("enter", "w")
+        await run.shows("the filter hides 1 problem; esc clears it")
+        await run.press("escape", "w")
+        screen = run.panel.screen
+        assert isinstance(screen, MainScreen)
+        await run.until(lambda: screen.grid.cursor_key == ONE.agent_id)
+
+
 async def test_while_a_filter_is_typed_the_footer_offers_no_letter() -> None:
     async with driven(FLEET) as run:
         await run.press("slash", "a")

@@ -23,7 +23,7 @@ from autocoder.tui.query import Query, parse
 from autocoder.tui.screens.beside import Beside
 from autocoder.tui.screens.looking import Looking
 from autocoder.tui.screens.wishes import Wishes
-from autocoder.tui.spans import Line, width_of
+from autocoder.tui.spans import Line, counted, width_of
 from autocoder.tui.widgets.header import Header
 from autocoder.tui.widgets.key_bar import KeyBar
 from autocoder.tui.widgets.log_pane import LogPane
@@ -261,7 +261,8 @@ class MainScreen(Wishes, Looking, Beside):
             if agent_id in wrong:
                 self.grid.go_to(agent_id)
                 return
-        self.say("no problems")
+        hidden = f"the filter hides {counted(len(wrong), 'problem')}; esc clears it"
+        self.say(hidden if wrong else "no problems")
 
     # -- the filter
 
