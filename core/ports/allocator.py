@@ -232,7 +232,8 @@ class PortAllocator:
         `agents` are those a project knows to live; the workers of other projects
         that use this ledger are known by their arguments.
         """
-        return self._repair.check(agents)
+        with self._lock:
+            return self._repair.check(agents)
 
     def repair(
         self,
@@ -249,7 +250,8 @@ class PortAllocator:
         `view` is the host as the caller has just seen it; without, the kernel is asked.
         `told_to` is the project whose human hears of it; None hears of every project.
         """
-        return self._repair.repair(agents, view, told_to)
+        with self._lock:
+            return self._repair.repair(agents, view, told_to)
 
     # ------------------------------------------------------------------ growth
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from autocoder.core.models import Holder, LeaseState, Role, Severity
+from autocoder.core.models import Holder, Lease, LeaseState, PortRange, Role, Severity
 from autocoder.core.ports import transitions
 from autocoder.core.ports.findings import REMEDIES, Finding, Kind, Scene, compare
 from autocoder.core.ports.host import Host
-from autocoder.core.ports.ledger import EPOCH, Connection, Ledger, as_lease
+from autocoder.core.ports.ledger import EPOCH, Connection, LeaseRow, Ledger, as_lease
 from autocoder.core.ports.pools import HELD, Pools
 from autocoder.core.ports.saying import Saying
 from autocoder.core.ports.workers import LiveWorker, WorkerSearch, live_workers
@@ -45,6 +45,16 @@ class RepairReport:
         return next(details, "an older agent has one of its ports")
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The ledger as last read, valid while its version is the same."""
+
+    version: tuple[int, ...]
+    rows: list[LeaseRow]
+    leases: list[Lease]
+    ranges: list[PortRange]
+
+
 @dataclass(slots=True)
 class Repair:
     """Compares, counts sightings, and mends the ledger's side of what it finds."""
@@ -56,6 +66,7 @@ class Repair:
     now: Callable[[], float]
     _sightings: "Sightings" = field(init=False)
     _search: WorkerSearch = field(init=False)
+    _recorded: "_Recorded | None" = None
 
     def __post_init__(self) -> None:
         self._sightings = Sightings(self.now)
@@ -64,9 +75,8 @@ class Repair:
     def check(
         self, agents: Iterable[LiveWorker], view: HostView | None = None
     ) -> tuple[Finding, ...]:
-        rows = self.ledger.read(self.ledger.all_rows)
-        pools = self.ledger.read(lambda reader: self.pools.ranges(self.ledger, reader))
-        projects = {row.project for row in rows if row.project}
+        recorded = self._record()
+        projects = {row.project for row in recorded.rows if row.project}
         workers = {(worker.project, worker.agent_id): worker for worker in agents}
         view = view or HostView.of(self.host.kernel)
         known = {(worker.pid, worker.pid_start) for worker in workers.values()}
@@ -80,14 +90,14 @@ class Repair:
                 workers.setdefault((worker.project, worker.agent_id), worker)
         return compare(
             Scene(
-                leases=[as_lease(row) for row in rows],
+                leases=recorded.leases,
                 workers=sorted(workers.values(), key=lambda w: (w.pid_start, w.pid)),
-                ranges=[span for spans in pools.values() for span in spans],
+                ranges=recorded.ranges,
                 listeners=view.listeners,
                 processes=view.processes,
                 liveness={
                     row.port: self.host.liveness(row, view.processes)
-                    for row in rows
+                    for row in recorded.rows
                     if row.state in HELD
                 },
                 now=self.now(),
@@ -129,6 +139,20 @@ class Repair:
                 said = finding.detail + REMEDIES.get(finding.kind, "")
                 self.saying.say(Severity.WARNING, finding.agent_id, said)
         return RepairReport(findings, tuple(stop.values()))
+
+    def _record(self) -> "_Recorded":
+        """What the ledger says, read again only when somebody has written."""
+        version = self.ledger.version()
+        if self._recorded is None or self._recorded.version != version:
+            rows = self.ledger.read(self.ledger.all_rows)
+            pools = self.ledger.read(lambda reader: self.pools.ranges(self.ledger, reader))
+            self._recorded = _Recorded(
+                version=version,
+                rows=rows,
+                leases=[as_lease(row) for row in rows],
+                ranges=[span for spans in pools.values() for span in spans],
+            )
+        return self._recorded
 
     def _reclaim(self, finding: Finding) -> None:
         """Take the ports of a dead holder back; what still listens on them keeps them out."""

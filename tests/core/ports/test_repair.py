@@ -13,6 +13,7 @@ from autocoder.core.ports.repair import AGAIN
 from autocoder.core.ports.workers import WorkerSearch
 from autocoder.core.probe import HostView
 from support.kernel import Clock, SimulatedKernel
+from support.ledgers import Make
 
 PROJECT = "/project"
 
@@ -195,6 +196,16 @@ def test_a_check_compares_what_its_caller_has_seen(
     assert [found.port for found in allocator.repair(view=view).findings] == [5050]
     clock.advance(1)
     assert not allocator.repair().findings
+
+
+def test_a_check_sees_what_another_program_has_written_since_the_last(
+    allocator: PortAllocator, kernel: SimulatedKernel, make: Make
+) -> None:
+    spawn(allocator, kernel, 200, "a-1")
+    assert allocator.check() == ()
+    make().lease(Holder("a-2", PROJECT, 100))
+    kernel.listening[5001] = 200
+    assert (Kind.FOREIGN_LISTENER, 5001, "a-2") in kinds(allocator)
 
 
 def test_a_pid_that_another_process_has_got_is_asked_again_what_it_runs(
