@@ -125,9 +125,11 @@ class LogWindow:
 
     def _read_after(self) -> bool:
         start = self.log.start
-        grows = not self._finished and self._offsets[-1] >= start
-        lost = self._end < start
-        chunk = chunk_after(self.log, self._offsets[-1] if grows else max(self._end, start))
+        with self._lock:
+            grows = not self._finished and bool(self._lines) and self._offsets[-1] >= start
+            at = self._offsets[-1] if grows else max(self._end, start)
+            lost = self._end < start
+        chunk = chunk_after(self.log, at)
         if chunk is None:
             return False
         lines, offsets = chunk.lines(), chunk.offsets()

@@ -314,6 +314,16 @@ def test_the_last_line_grows_in_place(path: Path) -> None:
     assert window.at_end
 
 
+def test_a_window_that_was_left_reads_nothing_and_keeps_nothing(path: Path) -> None:
+    path.write_bytes(b"one\ntwo")
+    window = windowed(path, lambda log: log.start)
+    window.want(0, 10)
+    window.leave()
+    path.write_bytes(b"one\ntwo\nthree\n")
+    assert not window.poll()
+    assert window.lines(0, 10) == []
+
+
 def test_silence_is_no_news(path: Path) -> None:
     path.write_bytes(b"one\ntwo")
     window = windowed(path, lambda log: log.start)
