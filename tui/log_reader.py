@@ -13,6 +13,8 @@ from autocoder.core.log_window import LogWindow
 from autocoder.core.logs import LogTail
 
 FRAME_S = 0.05
+QUIET_FRAMES = 4
+"""Once no log has grown for so many frames, as many pass between two polls."""
 
 
 class LogReader:
@@ -57,6 +59,7 @@ class LogReader:
 
     def _run(self) -> None:
         opened: dict[Path, LogTail] = {}
+        quiet = 0
         while not self._ending:
             tails = dict(self._tails)
             for path in opened.keys() - tails.keys():
@@ -69,9 +72,11 @@ class LogReader:
                 # It may want more than the one block that is read at a time.
                 self._wake.set()
             del window
-            if any(moved):
+            quiet = 0 if any(moved) else quiet + 1
+            if not quiet:
                 self._moved()
-            self._wake.wait(self._frame_s if tails else None)
+            frames = QUIET_FRAMES if quiet > QUIET_FRAMES else 1
+            self._wake.wait(frames * self._frame_s if tails else None)
             self._wake.clear()
         for tail in opened.values():
             tail.close()
