@@ -34,6 +34,8 @@ LOOKS = 8
 KEYS = 60
 LOGS = ".autocoder/agents/*/log"
 LONGEST_S = 300.0
+YOUNG_S, IDLE_S = 65.0, 60.0
+"""An agent's age counts seconds in its first minute."""
 NUMBERED = re.compile(rb"line ([0-9]{8}) of a log")
 
 
@@ -48,11 +50,38 @@ def figures() -> Iterator[Figure]:
         yield figure(
             "idle panel, bytes written", written, "B/s", note=f"{note}; the clock's minutes"
         )
+    yield from _idle_with_its_orchestrator()
     yield from _busy("one pane", 100, 1000, ())
     yield from _busy("wall of 9 panes", 100, 1000, ("v",), size=(200, 32))
     yield from _busy("wall of 24 panes", 100, 1000, ("v",), size=(230, 48))
     yield from _many_rows()
     yield from _files()
+
+
+def _idle_with_its_orchestrator() -> Iterator[Figure]:
+    """Panel and orchestrator in one process, as users run them, with agents that say nothing."""
+    agents = 100
+    with (
+        Marked() as marked,
+        tempfile.TemporaryDirectory() as name,
+        reserved_ports(100 + 2 * agents) as ports,
+    ):
+        project = Project(Path(name), ports, features=agents, parallel=agents)
+        argv = [sys.executable, "-m", "autocoder.tui", str(project.folder)]
+        # As users have it; the projects of tests look more often.
+        env = {**os.environ, "AUTOCODER_TICK_S": "0.5", **marked.env}
+        with Terminal(argv, env=env, size=SIZE, interpret=False) as terminal:
+            began = time.monotonic()
+            while sum(b"at work" in log.read_bytes() for log in project.folder.glob(LOGS)) < agents:
+                if time.monotonic() - began > LONGEST_S:
+                    raise TimeoutError("not all agents are at work")
+                _settle(terminal, 0.5)
+            _settle(terminal, YOUNG_S)
+            cpu, written = _cost(terminal, IDLE_S)
+            marked.end()
+    note = f"{agents} silent agents, real ones, in one process; {IDLE_S:.0f} s"
+    yield figure("idle, with its orchestrator, CPU", cpu, "%", at_most=3, note=note)
+    yield figure("idle, with its orchestrator, bytes written", written, "B/s", note=note)
 
 
 def _first_paint() -> Iterator[Figure]:
