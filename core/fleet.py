@@ -427,4 +427,5 @@ class Fleet:
 
 
 def _is_starting(live: LiveAgent) -> bool:
-    return live.stage is Stage.RUNNING and live.record.state is AgentState.STARTING
+    runs = live.stage is Stage.RUNNING and live.worker is not None
+    return runs and live.record.state is AgentState.STARTING
