@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import ModalScreen
@@ -94,8 +94,7 @@ class Panel(KeyOrder[Departure]):
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
         *keys.EVERYWHERE,
-        Binding("ctrl+c", "interrupt", "quit", show=False, priority=True, system=True),
-        Binding("ctrl+z", "suspend_process", "suspend", show=False, system=True),
+        *keys.FIXED,
     ]
 
     snapshot: var[Snapshot | None] = var(None, init=False, always_update=True)

@@ -161,6 +161,26 @@ EVERYWHERE: Final = (
     ),
     _key("redraw", "ctrl+l", "redraw", "redraw", "Draw the whole screen anew", show=False),
 )
+FIXED: Final = (
+    Binding(
+        "ctrl+c",
+        "interrupt",
+        "quit",
+        tooltip="Quit at once, also out of a dialog; agents keep running",
+        show=False,
+        priority=True,
+        system=True,
+    ),
+    Binding(
+        "ctrl+z",
+        "suspend_process",
+        "suspend",
+        tooltip="Suspend the panel, where a shell can bring it back",
+        show=False,
+        system=True,
+    ),
+)
+"""Keys of every terminal program: nobody rebinds them."""
 MAIN: Final = (*AGENTS, *CHOOSING, *VIEWS, *OUTSIDE, *LEAVING)
 
 PORTS: Final = (
@@ -240,7 +260,7 @@ MAIN_GROUPS: Final = (
     ("Views", VIEWS),
     ("Beside the panel", OUTSIDE),
     ("Leaving", LEAVING),
-    ("In every view", EVERYWHERE),
+    ("In every view", (*EVERYWHERE, *FIXED)),
 )
 VIEW_GROUPS: Final = (
     ("In the ports view", PORTS),

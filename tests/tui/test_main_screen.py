@@ -200,7 +200,7 @@ async def test_help_lists_every_key_of_the_table() -> None:
     async with driven(FLEET, size=(110, 180)) as run:
         await run.press("question_mark")
         await run.shows("Glyphs")
-        for binding in (each for screen in keys.SCREENS for each in screen):
+        for binding in (each for screen in (*keys.SCREENS, keys.FIXED) for each in screen):
             assert binding.tooltip in run.screen
         await run.press("escape")
         assert isinstance(run.panel.screen, MainScreen)
