@@ -178,6 +178,20 @@ def lease_matches(lease: Lease, words: str) -> bool:
     return all(word in said for word in words.casefold().split())
 
 
+def no_agent(lease: Lease) -> str:
+    """Why the row leads to no agent."""
+    if not lease.holder:
+        return f"nobody holds port {lease.port}"
+    who, project = sanitise(lease.holder), sanitise(PurePath(lease.project).name)
+    return f"port {lease.port} is held by {who}{f' of {project}' if project else ''}: no agent here"
+
+
+NONE_MATCHES: tuple[Line, ...] = (
+    (),
+    (("   No port matches the filter.", Tone.PLAIN),),
+    (),
+    (("   esc", Tone.ACCENT), ("  clears it.", Tone.DIM)),
+)
 NO_LEASES: tuple[Line, ...] = (
     (),
     (("   No port of this host is leased, cooling or quarantined.", Tone.PLAIN),),

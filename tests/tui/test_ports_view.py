@@ -44,6 +44,26 @@ async def test_whoever_releases_a_live_agents_port_is_told_beforehand() -> None:
         await run.shows("this will be refused")
 
 
+async def test_a_port_without_an_agent_here_leads_nowhere_and_says_whose_it_is() -> None:
+    busy = a_busy_project()
+    other = replace(busy.leases[0], project="/work/shop")
+    async with driven(replace(busy, leases=(other, *busy.leases[1:])), size=(140, 48)) as run:
+        await run.press("P", "g", "enter")
+        await run.shows(f"port {other.port} is held by {other.holder} of shop: no agent here")
+        await run.press("slash")
+        await run.type("quarantined")
+        await run.press("enter", "enter")
+        await run.shows("nobody holds port 5013")
+
+
+async def test_a_filter_that_no_port_matches_does_not_deny_that_there_are_ports() -> None:
+    async with driven(a_busy_project(), size=(140, 48)) as run:
+        await run.press("P", "slash")
+        await run.type("nonsense")
+        await run.shows("No port matches the filter")
+        assert "No port of this host" not in run.screen
+
+
 async def test_a_read_only_panel_neither_probes_nor_releases() -> None:
     async with driven(a_busy_project(), read_only=True) as run:
         await run.press("P", "c", "R", "y")

@@ -109,6 +109,7 @@ class PortsScreen(Screen[str | None]):
         if self._snapshot is not None:
             leases = self._snapshot.leases
             shown = [lease for lease in leases if render_ports.lease_matches(lease, self._words)]
+            self.table.empty = render_ports.NONE_MATCHES if leases else render_ports.NO_LEASES
             self.table.show(shown)
             self._say_what_is_left_out()
 
@@ -138,9 +139,11 @@ class PortsScreen(Screen[str | None]):
 
     def action_go_to_agent(self) -> None:
         lease = self.table.cursor_row
-        if lease is not None:
-            agent = self._agent_of(lease)
-            self.dismiss(agent.agent_id if agent else None)
+        agent = self._agent_of(lease) if lease is not None else None
+        if agent is not None:
+            self.dismiss(agent.agent_id)
+        elif lease is not None:
+            self.query_one(NoticeLine).say(render_ports.no_agent(lease))
 
     def action_probe(self) -> None:
         lease = self.table.cursor_row
