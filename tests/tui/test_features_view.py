@@ -30,6 +30,12 @@ async def test_the_first_cannot_come_sooner_and_the_last_not_later() -> None:
         assert run.asked == []
 
 
+async def test_the_details_are_those_of_the_row_under_the_cursor_whatever_is_marked() -> None:
+    async with driven(BUSY, size=(140, 40)) as run:
+        await run.press("F", "space", "enter")
+        await run.shows(f"feature {SECOND.id}    esc back")
+
+
 async def test_marked_features_are_switched_off_together_and_on_again() -> None:
     async with driven(BUSY, size=(140, 40)) as run:
         await run.press("F", "space", "space", "o")

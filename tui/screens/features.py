@@ -144,7 +144,8 @@ class FeaturesScreen(Screen[None]):
             self.table.action_move(1)
 
     def action_details(self) -> None:
-        for feature in self.table.targets[:1]:
+        feature = self.table.cursor_row
+        if feature is not None:
             lines = render_features.feature_page(feature, self._clock())
             self.app.push_screen(SheetScreen(f"feature {feature.id}", lines))
 
