@@ -286,6 +286,7 @@ _ODD = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u0300-\u036f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff]"
 )
+_ASCII = bytes(range(0x80))
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n")
 """Of `_ODD` what is ASCII, but for what ends a line."""
 
@@ -294,7 +295,7 @@ def shows(line: bytes, *wanted: str) -> bool:
     """Whether one of `wanted`, casefolded, can be read in a line of a log, whatever its colours."""
     # Of the many lines that a search sees, most need no more than their colours taken out.
     text = _uncoloured(line).rstrip(b"\r").decode("utf-8", "replace")
-    if _ODD.search(text) or _tabs_matter(text, wanted):
+    if _ODD.search(text) or ("\t" in text and any(" " in each for each in wanted)):
         text = sanitise(line.decode("utf-8", "replace"))
     folded = text.casefold()
     return any(each in folded for each in wanted)
@@ -305,23 +306,21 @@ def may_show(lines: bytes, *wanted: str) -> bool:
     plain = _uncoloured(lines)
     if b"\r" in plain:
         plain = plain.replace(b"\r\n", b"\n")
-    text = plain.decode("utf-8", "replace")
-    if text.isascii():
-        odd = len(plain.translate(None, _CONTROLS)) < len(plain)
-    else:
-        odd = bool(_ODD.search("".join(set(text) - {"\n"})))
-    if odd or _tabs_matter(text, wanted):
+    others = "".join(set(plain.translate(None, _ASCII).decode("utf-8", "replace")))
+    if len(plain.translate(None, _CONTROLS)) < len(plain) or _ODD.search(others):
         return True
-    folded = text.casefold()
+    if b"\t" in plain and any(" " in each for each in wanted):
+        return True
+    if all(map(str.isascii, wanted)) and not any(map(str.isascii, others.casefold())):
+        # Nothing else folds into ASCII here, as ß does into ss.
+        lower = plain.lower()
+        return any(each.encode() in lower for each in wanted)
+    folded = plain.decode("utf-8", "replace").casefold()
     return any(each in folded for each in wanted)
 
 
 def _uncoloured(line: bytes) -> bytes:
     return _COLOUR.sub(b"", line) if b"\x1b" in line else line
-
-
-def _tabs_matter(text: str, wanted: tuple[str, ...]) -> bool:
-    return "\t" in text and any(" " in each for each in wanted)
 
 
 def sanitise(text: str) -> str:

@@ -409,7 +409,22 @@ def test_nothing_is_found_in_what_is_not_shown_of_a_line(path: Path) -> None:
     assert found(log, "words") == found(log, "words", step=-1) == log.end - 6
 
 
-PIECES = ("a", "b", "\n", " ", "ß", "ſ", "é", "\t", "\x1b[31m", "\x1b[0m", "\r", "\x08", "\u200b")
+PIECES = (
+    "a",
+    "B",
+    "\n",
+    " ",
+    "✓",
+    "ß",
+    "ſ",
+    "é",
+    "\t",
+    "\x1b[31m",
+    "\x1b[0m",
+    "\r",
+    "\x08",
+    "\u200b",
+)
 
 
 @settings(max_examples=100)
