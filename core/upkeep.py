@@ -33,6 +33,9 @@ TIDIED_AT_START = 50
 READY_MERGE_S = 5.0
 """How often a finished branch that could not be merged is tried again."""
 
+BASE_TURNS = 2
+"""So many looks in a row ask for no commit of base; the first after an end or a merge does."""
+
 
 class Upkeep:
     """The chores of one project; called from the orchestrator's thread."""
@@ -69,6 +72,8 @@ class Upkeep:
         self._merged_at = float("-inf")
         self._turn = 0
         self._base: Future[str] | None = None
+        self._base_in = 0
+        """After so many more looks base is asked for its commit."""
         self.base_commit = ""
         """Abbreviated; empty before the first look."""
         self.dirty_files: dict[str, int] = {}
@@ -228,6 +233,7 @@ class Upkeep:
         result = closed.merge
         base = feature.base or self._repository.base
         if isinstance(result, Merged):
+            self._base_in = 0
             not_chosen = self._store.set_merged(feature.id)
             self._notices.settled(subject)
             commits = lifecycle.plural(result.count, "commit")
@@ -255,8 +261,9 @@ class Upkeep:
 
     def look(self, running: Sequence[tuple[str, str]]) -> None:
         """Ask for base's commit and for one agent's uncommitted files; each agent in its turn."""
-        if self._base is None:
-            self._base = self._git.submit(self._repository.base_commit)
+        self._base_in -= 1
+        if self._base is None and self._base_in < 0:
+            self._base, self._base_in = self._git.submit(self._repository.base_commit), BASE_TURNS
         if self._dirty is not None or not (running or self._to_count):
             return
         self._ended_next = bool(self._to_count) and not (self._ended_next and running)
@@ -280,6 +287,7 @@ class Upkeep:
     def forget(self, agent_id: str) -> None:
         """An agent has ended: nobody asks for its files any more."""
         self.dirty_files.pop(agent_id, None)
+        self._base_in = 0
 
     def collect(self, live: Collection[str]) -> None:
         """Take in what git's threads have done since. `live`: agents that still are.

@@ -147,7 +147,8 @@ class Watching:
 
     def _our_sockets(self) -> frozenset[tuple[int, int]]:
         """Those that listen on ports of the pools or of an agent."""
-        own = {port for live in self._fleet for port in (live.pair.api_port, live.pair.web_port)}
+        records = [live.record for live in self._fleet]
+        own = {port for record in records for port in (record.api_port, record.web_port)}
         listening = self._kernel.listening_sockets()
         return frozenset(each for each in listening if each[0] in self._ports or each[0] in own)
 

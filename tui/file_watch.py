@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-STEP_MS = 250
+STEP_MS = 500
 """How often the kernel's word on changes is looked for; each time wakes the process."""
 
 
