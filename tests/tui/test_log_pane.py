@@ -78,7 +78,7 @@ async def test_a_search_says_so_and_is_ended_by_esc(tmp_path: Path) -> None:
         await run.shows("line 79")
         pane = run.panel.screen.query_one(LogPane)
         pane.search("nowhere")
-        assert "searching 0 %" in plain(pane.status)
+        assert "searching" in plain(pane.status)
         assert pane.leave_search()
         assert "searching" not in plain(pane.status)
         await run.shows("the search is ended")
