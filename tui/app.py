@@ -161,7 +161,7 @@ class Panel(KeyOrder[Departure]):
         self.ansi_theme_light = ANSI_DAY
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        return {"dim": "#7d8895", "faint": "#3a434e", "row": "#222b36"}
+        return {"dim": "#7d8895", "faint": "#3a434e", "row": "#262c33"}
 
     async def on_mount(self) -> None:
         loop = asyncio.get_running_loop()

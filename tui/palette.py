@@ -115,7 +115,8 @@ THEMES: Final = (
         panel="#1b2129",
         dim="#7d8895",
         faint="#3a434e",
-        row="#222b36",
+        # Any bluer, and where SSH leaves 256 colours the nearest one is a loud navy.
+        row="#262c33",
     ),
     _theme(
         "day",
