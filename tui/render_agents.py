@@ -73,6 +73,11 @@ def _last_line(agent: Agent, _now: float) -> Line:
     return ((sanitise(agent.last_line), Tone.DIM),)
 
 
+def _seen(agent: Agent) -> bool:
+    """Whether its processes have been looked at: whatever lives has some memory."""
+    return agent.pid is not None and agent.memory_bytes > 0
+
+
 def _text(value: Callable[[Agent], str]) -> Callable[[Agent, float], Line]:
     return lambda agent, _now: ((sanitise(value(agent)) or NOTHING, Tone.PLAIN),)
 
@@ -108,20 +113,20 @@ AGENT_COLUMNS: tuple[Column[Agent], ...] = (
     Column(
         "cpu",
         "cpu",
-        lambda agent, _: ((f"{agent.cpu_percent:.0f}%", Tone.PLAIN),) if agent.pid else NO_VALUE,
+        lambda agent, _: ((f"{agent.cpu_percent:.0f}%", Tone.PLAIN),) if _seen(agent) else NO_VALUE,
         4,
         worth=6,
         right=True,
-        order=lambda agent: -agent.cpu_percent if agent.pid else None,
+        order=lambda agent: -agent.cpu_percent if _seen(agent) else None,
     ),
     Column(
         "mem",
         "mem",
-        lambda agent, _: ((size(agent.memory_bytes), Tone.PLAIN),) if agent.pid else NO_VALUE,
+        lambda agent, _: ((size(agent.memory_bytes), Tone.PLAIN),) if _seen(agent) else NO_VALUE,
         5,
         worth=5,
         right=True,
-        order=lambda agent: -agent.memory_bytes if agent.pid else None,
+        order=lambda agent: -agent.memory_bytes if _seen(agent) else None,
     ),
     Column("age", "age", _age, 5, worth=7, right=True, order=lambda agent: -_since(agent)),
     Column("beat", "beat", _beat, 5, worth=4, right=True, order=lambda agent: agent.last_ping),

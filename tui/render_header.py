@@ -47,6 +47,7 @@ def title_line(snapshot: Snapshot, now: float, width: int) -> Line:
         (((" ", Tone.PLAIN), name[2]), "  ", counts),
         ((*name, *base), " ", short),
         (name, " ", short),
+        (((" ", Tone.PLAIN), name[2]), " ", short),
     )
     for who, gap, said in variants:
         line = (*who, (" " * (len(gap) + 1), Tone.PLAIN), *joined(said, gap))

@@ -53,8 +53,15 @@ def test_where_both_ends_do_not_fit_the_left_one_is_cut() -> None:
 def test_the_header_fits_every_width_and_keeps_clock_and_trouble(width: int) -> None:
     line = plain(render_header.title_line(a_busy_project(), NOW, width))
     assert cell_len(line) == width
-    assert "⚠ 2" in line
+    assert "  ⚠ 2" in line
     assert "14:13" in line
+
+
+def test_an_agent_that_nobody_has_looked_at_yet_has_no_figures() -> None:
+    figures = [each for each in render_agents.AGENT_COLUMNS if each.name in ("cpu", "mem")]
+    fresh = an_agent(1, memory_bytes=0, cpu_percent=0.0)
+    assert [plain(column.cell(fresh, NOW)) for column in figures] == ["–", "–"]
+    assert [plain(column.cell(an_agent(1), NOW)) for column in figures] == ["3%", "187M"]
 
 
 def test_columns_fall_away_by_worth_and_never_those_that_matter() -> None:
