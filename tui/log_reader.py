@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from autocoder.core.log_window import LogWindow
 from autocoder.core.logs import LogTail
+
+if TYPE_CHECKING:
+    from autocoder.core.log_window import LogWindow
 
 FRAME_S = 0.05
 QUIET_FRAMES = 4
@@ -45,7 +48,7 @@ class LogReader:
             self._thread.start()
         return self._tails
 
-    def read(self, window: LogWindow | None) -> None:
+    def read(self, window: "LogWindow | None") -> None:
         """Read what this window wants, from now on and at once, and what no other one does."""
         self._window = window
         self._wake.set()

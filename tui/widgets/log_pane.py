@@ -6,7 +6,7 @@ look through all of the log and end in a message, so that no key waits for them.
 
 from collections import deque
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
@@ -15,16 +15,18 @@ from textual.message import Message
 from textual.reactive import var
 from textual.strip import Strip
 
-from autocoder.core.log_search import Match
 from autocoder.core.models import Agent
 from autocoder.tui import render
 from autocoder.tui.log_reader import LogReader
-from autocoder.tui.log_search import LogSearch
 from autocoder.tui.palette import Tone
 from autocoder.tui.spans import Line, size
-from autocoder.tui.widgets.log_rows import StyledRow, painted_row
-from autocoder.tui.widgets.log_view import LogView, Look
+from autocoder.tui.widgets.log_rows import Look, StyledRow, painted_row
 from autocoder.tui.widgets.painted import Painted
+
+if TYPE_CHECKING:
+    from autocoder.core.log_search import Match
+    from autocoder.tui.log_search import LogSearch
+    from autocoder.tui.widgets.log_view import LogView
 
 ERROR_WORDS = ("error", "exception", "traceback", "failed")
 
@@ -95,7 +97,7 @@ class LogPane(Painted, can_focus=True):
     class SearchMoved(Message):
         """A search has come further, or is over."""
 
-        def __init__(self, search: LogSearch) -> None:
+        def __init__(self, search: "LogSearch") -> None:
             super().__init__()
             self.search = search
 
@@ -133,7 +135,13 @@ class LogPane(Painted, can_focus=True):
         self._end_search()
         self._match, self.words = None, ""
         tails = self._reader.follow((path,) if path else ())
-        self._view = LogView(tails[path]) if path else None
+        self._view = None
+        if path:
+            # With the first log, and a search with the first of them: they would hold up the
+            # first paint.
+            from autocoder.tui.widgets.log_view import LogView
+
+            self._view = LogView(tails[path])
         self._reader.read(self._view.window if self._view else None)
         self.watch_timed()
 
@@ -308,6 +316,8 @@ class LogPane(Painted, can_focus=True):
     ) -> None:
         self._end_search()
         if self._view is not None:
+            from autocoder.tui.log_search import LogSearch
+
             self._search = LogSearch(
                 self._view.log,
                 words,

@@ -6,6 +6,7 @@ Colours of an agent are kept, but for those that would hide its text.
 import re
 from functools import lru_cache
 from itertools import groupby
+from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
 from rich.color import Color, ColorType
@@ -30,6 +31,16 @@ MATCH_INK = Ink(colour=3, bold=True, underline=True)
 FAINT_INK = Ink(dim=True)
 UNREADABLE = frozenset({0, 16, *range(232, 240)})
 """Blacks of the 256-colour table: an agent may colour its text, not hide it."""
+
+
+class Look(NamedTuple):
+    """What decides about the rows of a log besides its lines."""
+
+    width: int
+    height: int
+    words: str
+    wrap: bool
+    timed: bool
 
 
 def inked(line: str) -> StyledRow:

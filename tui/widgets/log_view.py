@@ -5,27 +5,15 @@ the log's files through a window, which reads around the line at the top and no 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from autocoder.core.log_files import LogFiles
 from autocoder.core.log_window import LogWindow
 from autocoder.core.logs import LogTail
 from autocoder.tui.spans import clock
-from autocoder.tui.widgets.log_rows import StyledRow, rows_of
+from autocoder.tui.widgets.log_rows import Look, StyledRow, rows_of
 
 AHEAD = 3
 """Screens that are read before they are scrolled to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What decides about the rows besides the log."""
-
-    width: int
-    height: int
-    words: str
-    wrap: bool
-    timed: bool
 
 
 class LogView:
