@@ -46,7 +46,7 @@ async def test_whoever_releases_a_live_agents_port_is_told_beforehand() -> None:
 
 async def test_a_port_without_an_agent_here_leads_nowhere_and_says_whose_it_is() -> None:
     busy = a_busy_project()
-    other = replace(busy.leases[0], project="/work/shop")
+    other = replace(busy.leases[0], project="/home/dev/shop")
     async with driven(replace(busy, leases=(other, *busy.leases[1:])), size=(140, 48)) as run:
         await run.press("P", "g", "enter")
         await run.shows(f"port {other.port} is held by {other.holder} of shop: no agent here")

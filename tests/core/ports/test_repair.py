@@ -248,7 +248,7 @@ def test_what_stays_wrong_is_told_once(
 def test_an_agent_on_a_port_of_another_project_is_told_whose_it_is(
     allocator: PortAllocator, kernel: SimulatedKernel
 ) -> None:
-    pair = allocator.lease(Holder("a-2", "/work/shop", 100))
+    pair = allocator.lease(Holder("a-2", "/home/dev/shop", 100))
     spawn(allocator, kernel, 200, "a-1")
     kernel.listening[pair.api_port] = 200
     details = {found.kind: found.detail for found in allocator.check()}
