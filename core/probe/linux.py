@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from autocoder.core.probe.kernel import (
@@ -217,8 +217,16 @@ def _read_answers(answers: tuple[bytes, ...], family: socket.AddressFamily) -> t
     )
 
 
-def read_table(family: socket.AddressFamily, states: int) -> Iterator[_Socket]:
-    """TCP sockets as /proc/net/tcp and tcp6 list them: slower, but offered everywhere."""
+def read_table(family: socket.AddressFamily, states: int) -> Iterable[_Socket]:
+    """TCP sockets as /proc/net/tcp and tcp6 list them: slower, but offered everywhere.
+
+    The kernel writes the list in pieces: of what changes meanwhile it may leave one out, or
+    tell one twice, which is taken for one here.
+    """
+    return dict.fromkeys(_table(family, states))
+
+
+def _table(family: socket.AddressFamily, states: int) -> Iterator[_Socket]:
     path = "/proc/net/tcp" if family == socket.AF_INET else "/proc/net/tcp6"
     for line in _read(path).decode("ascii").splitlines()[1:]:
         fields = line.split()
