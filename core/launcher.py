@@ -229,7 +229,7 @@ class LocalLauncher:
 
     def heartbeat(self, agent_id: str) -> float | None:
         try:
-            # Asked for every agent at every tick, and pathlib costs more than the call.
+            # During a wave asked fifty times a second; pathlib costs more than the call.
             return os.stat(f"{self._agents}/{agent_id}/status.json").st_mtime  # noqa: PTH116
         except OSError:
             return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from autocoder.core import watching
 from autocoder.core.commands import (
     ExpandPool,
     KillAgent,
@@ -30,6 +31,8 @@ from support.sockets import listen
 from support.waiting import wait_until
 from support.workers import is_alive
 
+RECORDED_BEATS = "SELECT last_ping FROM agent_heartbeats"
+
 
 @pytest.fixture
 def project(tmp_path: Path, ports: range) -> Project:
@@ -51,6 +54,22 @@ def test_a_spawned_agent_finishes_its_feature_and_leaves_nothing(project: Projec
     assert project.query("SELECT * FROM agent_heartbeats") == []
     states = project.query("SELECT DISTINCT state FROM port_leases", project.ledger)
     assert set(states) <= {("cooling",)}
+
+
+def test_heartbeats_go_on_being_shown_and_recorded(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "BEAT_S", 0.0)
+    (feature_id,) = project.add(WAITS)
+    with running(project) as run:
+        run.submit(SpawnAgent(feature_id))
+        agent = run.agent_of(feature_id)
+        shown, recorded = agent.last_ping or 0.0, project.query(RECORDED_BEATS)
+        # As the worker does every other second.
+        os.utime(project.run_folder(agent.agent_id) / "status.json", (shown + 60, shown + 60))
+        run.wait(lambda s: (s.agents[0].last_ping or 0.0) > shown, what="a further heartbeat")
+        wait_until(lambda: project.query(RECORDED_BEATS) != recorded)
+        run.submit(StopAll())
 
 
 def test_a_typed_task_becomes_a_feature_with_its_first_line_as_name(project: Project) -> None:
